@@ -14,13 +14,13 @@ lab: .venv/course.stamp ## open the course in JupyterLab
 	$(BIN)/hybridlab lab
 
 test: .venv/dev.stamp ## run everything that CI runs, each part's time beside its allowance
-	$(BIN)/python -m hybridlab.course.suite test
+	$(BIN)/python tests/suite.py test
 
 check: .venv/dev.stamp ## run the fast part: lint, types, tests that take no minutes
-	$(BIN)/python -m hybridlab.course.suite check
+	$(BIN)/python tests/suite.py check
 
 test-all: .venv/dev.stamp ## run everything, the slow matrix too
-	$(BIN)/python -m hybridlab.course.suite test-all
+	$(BIN)/python tests/suite.py test-all
 
 bench: .venv/dev.stamp ## measure every kernel against its rivals and write benchmarks/
 	$(BIN)/hybridlab bench --out benchmarks
@@ -28,7 +28,8 @@ bench: .venv/dev.stamp ## measure every kernel against its rivals and write benc
 lock: ## write constraints.txt anew from the newest versions that fit together
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/pip install -q torch==2.13.0 triton==3.7.1 -e '.[dev]'
-	build/lock/bin/python -m hybridlab.course.lock > constraints.txt
+	(sed '/^[^#]/,$$d' constraints.txt; build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu//; s/^torch @.*/torch==2.13.0/') \
+	  > build/constraints.txt && mv build/constraints.txt constraints.txt
 
 clean: ## remove the environment and everything built
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

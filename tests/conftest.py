@@ -1,0 +1,28 @@
+"""What every test needs: Triton's interpreter where there is no GPU, few threads, seeded numbers."""
+
+import os
+import shutil
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on a shared machine turn 0.1 ms into 6 ms
+
+import torch
+
+if not torch.cuda.is_available():
+    # Read when triton is first imported; hybridlab imports it when a Triton kernel is first called.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser"):
+        return
+    skip = pytest.mark.skip(reason="no Chromium on this machine: install Debian's `chromium` to run the browser tests")
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(skip)

@@ -1,0 +1,146 @@
+"""A private JupyterLab and a headless Chromium on it, for the browser tests; nothing is left behind."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_SECONDS = 90
+STOP_SECONDS = 20
+QUIET = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+
+# Runs in the page: opens a notebook, waits for its kernel, runs every cell, returns each code cell's count and outputs.
+RUN_ALL = """
+async (path) => {
+  const app = window.jupyterapp;
+  await app.restored;
+  const panel = await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
+  await panel.context.ready;
+  await panel.sessionContext.ready;
+  const kernel = panel.sessionContext.session.kernel;
+  await kernel.info;
+  while (kernel.connectionStatus !== 'connected') await new Promise(done => setTimeout(done, 50));
+  app.shell.activateById(panel.id);
+  await app.commands.execute('notebook:run-all-cells');
+  const cells = panel.content.model.toJSON().cells.filter(cell => cell.cell_type === 'code');
+  return cells.map(cell => ({id: cell.id, count: cell.execution_count, outputs: cell.outputs}));
+}
+"""
+
+
+def chromium_path() -> str | None:
+    """Where Chromium is, if it is here."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Lab:
+    """A running JupyterLab: its address and how to call its API."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.token = token
+
+    def call(self, path: str, method: str = "GET") -> object:
+        """The answer of one API call, parsed."""
+        request = urllib.request.Request(f"{self.url}{path}", method=method, headers={"Authorization": f"token {self.token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
+    def page_url(self, path: str = "") -> str:
+        """Where a browser opens a notebook (a path below the server's folder)."""
+        return f"{self.url}/lab{'/tree/' + path if path else ''}?token={self.token}&reset"
+
+
+@contextlib.contextmanager
+def running_lab(command: list[str], folder: Path, scratch: Path) -> Iterator[Lab]:
+    """Starts a Lab by `command` in `folder`, with private settings in `scratch`; stops it whatever happens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    lab = Lab(port, "for-the-test-only")
+    process = subprocess.Popen(
+        [*command, *_server_options(port, lab.token)], cwd=folder, env=_private(scratch), start_new_session=True
+    )
+    try:
+        _wait_until_up(lab, process)
+        yield lab
+    finally:
+        _stop(lab, process)
+
+
+def _server_options(port: int, token: str) -> list[str]:
+    return [
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}",
+        "--LabApp.expose_app_in_browser=True",
+        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+    ]
+
+
+def _private(scratch: Path) -> dict[str, str]:
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR", "JUPYTERLAB_DIR")
+    folders = {name: str(scratch / name.lower()) for name in names if name != "JUPYTERLAB_DIR"}
+    settings = scratch / "jupyter_config_dir" / "labconfig"
+    settings.mkdir(parents=True)
+    (settings / "page_config.json").write_text(json.dumps(QUIET))
+    return {**os.environ, **folders, "JUPYTERLAB_SETTINGS_DIR": str(scratch / "lab_settings"), "PYTHONUNBUFFERED": "1"}
+
+
+def _wait_until_up(lab: Lab, process: subprocess.Popen) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"JupyterLab ended with status {process.returncode} before it answered")
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            lab.call("/api/status")
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"JupyterLab did not answer within {START_SECONDS} s")
+
+
+def _stop(lab: Lab, process: subprocess.Popen) -> None:
+    with contextlib.suppress(urllib.error.URLError, OSError):
+        for kernel in lab.call("/api/kernels"):
+            lab.call(f"/api/kernels/{kernel['id']}", "DELETE")
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def browser_page(**options: object) -> Iterator[Page]:
+    """A page of a fresh headless Chromium (`options`: playwright's, such as color_scheme="dark")."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGUMENTS)
+        try:
+            yield browser.new_page(viewport={"width": 1400, "height": 1000}, **options)
+        finally:
+            browser.close()
+
+
+LAB_COMMAND = [sys.executable, "-m", "jupyter", "lab", "--no-browser"]
