@@ -62,7 +62,9 @@ class Lab:
 
     def call(self, path: str, method: str = "GET") -> object:
         """The answer of one API call, parsed."""
-        request = urllib.request.Request(f"{self.url}{path}", method=method, headers={"Authorization": f"token {self.token}"})
+        request = urllib.request.Request(
+            f"{self.url}{path}", method=method, headers={"Authorization": f"token {self.token}"}
+        )
         with urllib.request.urlopen(request, timeout=10) as answer:
             body = answer.read()
         return json.loads(body) if body else None
@@ -100,8 +102,8 @@ def _server_options(port: int, token: str) -> list[str]:
 
 
 def _private(scratch: Path) -> dict[str, str]:
-    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR", "JUPYTERLAB_DIR")
-    folders = {name: str(scratch / name.lower()) for name in names if name != "JUPYTERLAB_DIR"}
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
+    folders = {name: str(scratch / name.lower()) for name in names}
     settings = scratch / "jupyter_config_dir" / "labconfig"
     settings.mkdir(parents=True)
     (settings / "page_config.json").write_text(json.dumps(QUIET))

@@ -77,7 +77,18 @@ def test_nothing_imports_kernels_by_the_folder_name() -> None:
     assert not [p.name for p in files if pattern.search(p.read_text())]
 
 
-RANK = {"shapes": 0, "state": 1, "kernels": 1, "ops": 2, "layers": 3, "models": 4, "measure": 5, "tasks": 5, "course": 6, "cli": 7}
+RANK = {
+    "shapes": 0,
+    "state": 1,
+    "kernels": 1,
+    "ops": 2,
+    "layers": 3,
+    "models": 4,
+    "measure": 5,
+    "tasks": 5,
+    "course": 6,
+    "cli": 7,
+}
 
 
 def test_imports_point_one_way() -> None:
