@@ -1,0 +1,227 @@
+"""Softmax attention: every query looks back at every key it may see, so the state is the keys and values themselves.
+
+    out_t = sum_i p_ti v_i,   p_t = softmax over the visible i of (scale * q_t . k_i)
+
+Query t sees key i when i <= t and, under a window W, when i > t - W (W counts t itself) or i < sinks. Heads share keys in
+groups of neighbours: head h reads key head h // (H / G). There is no kernel yet: `auto` is PyTorch's fused
+`scaled_dot_product_attention` (the form "sdpa") unless a soft cap asks for the literal form.
+
+The state needs no positions. It holds what later steps can still see, oldest first: under a window the first `sinks` rows of
+the whole sequence, then the last W - 1. A row's distance to a query is counted in rows, which is right for every row behind
+the sinks, and for the sinks it does not matter; until something has been dropped, rows and positions are the same.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from hybridlab.ops.checks import check_tensors, state_dtype
+from hybridlab.ops.dispatch import choose
+from hybridlab.shapes import GroupedKeys, GroupedValues, Queries, Values
+from hybridlab.state import owned
+
+LAYOUT = {"q": "BTHK", "k": "BTGK", "v": "BTGV"}
+
+
+class AttentionState(NamedTuple):
+    """The keys and values that later queries can still see, oldest first.
+
+    Bytes: B * S * G * (K + V) * bytes of the dtype, with S = `cache_rows(tokens, window, sinks)`: every token, or under a
+    window W at most sinks + W - 1 of them.
+    """
+
+    k_past: GroupedKeys
+    v_past: GroupedValues
+
+
+class Sight(NamedTuple):
+    """How a query looks: which keys it may see, and what happens to a score before the softmax."""
+
+    window: int | None
+    sinks: int
+    scale: float
+    softcap: float | None
+
+
+def attention(
+    q: Queries,
+    k: GroupedKeys,
+    v: GroupedValues,
+    *,
+    window: int | None = None,
+    state: AttentionState | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: int = 0,
+    backend: str = "auto",
+    form: str | None = None,
+) -> tuple[Values, AttentionState]:
+    """Causal softmax attention, grouped-query, over everything or over a sliding window with sinks.
+
+    out_t = sum_i softmax_i(scale * q_t . k_i) v_i over i <= t with, under a window W, i > t - W or i < sinks.
+
+    Args:
+        q: queries, (B, T, H, K).
+        k: keys, (B, T, G, K); G divides H, and head h reads key head h // (H / G).
+        v: values, (B, T, G, V).
+        window: keys a query sees, itself included; None is all.
+        state: the cache; its S rows come before the T new ones. None is the empty cache.
+        scale: what multiplies the scores; None is 1 / sqrt(K).
+        softcap: c, which turns a score s into c * tanh(s / c); None leaves it.
+        sinks: the first so many keys of the whole sequence stay visible whatever the window. Keep it the same in all calls.
+        backend: "auto" or "naive".
+        form: "parallel" (the literal matrix), "recurrent" (one query at a time) or "sdpa" (PyTorch's fused function).
+
+    Returns:
+        output (B, T, H, V) in v's dtype, and the cache after the last token.
+
+    Raises:
+        ValueError: wrong shape, dtype, device, backend or form; T = 0; G that does not divide H; a window below 1.
+
+    Source: arXiv 1706.03762, equation 1; groups 2305.13245, window 2310.06825, sinks 2309.17453, soft cap 2408.00118.
+    Chapter 01.
+    """
+    sizes = check_tensors("attention", LAYOUT, (q, k, v))
+    _check_heads(q, k, v)
+    _check_numbers(window, sinks, softcap)
+    past = AttentionState(k[:, :0], v[:, :0]) if state is None else state
+    _check_cache(past, k, v)
+    sight = Sight(window, sinks, sizes["K"] ** -0.5 if scale is None else scale, softcap)
+    run = _chosen(backend, form, q, softcap)
+    # Copies even an empty past, so that the cache never shares storage with the arguments.
+    k, v = (torch.cat((old, new), 1) for old, new in zip(past, (k, v), strict=True))
+    return run(q, k, v, sight).to(v.dtype), AttentionState(_kept(k, sight), _kept(v, sight))
+
+
+def cache_rows(tokens: int, window: int | None = None, sinks: int = 0) -> int:
+    """Rows S of the cache after so many tokens: all of them, or under a window at most sinks + window - 1."""
+    return tokens if window is None else min(tokens, sinks + window - 1)
+
+
+def attention_parallel(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+    """The literal equation: one (T, S + T) matrix of weights a head."""
+    q, k, v = (x.transpose(1, 2) for x in _per_head(q, k, v))
+    scores = _capped(q @ k.transpose(2, 3) * sight.scale, sight.softcap)
+    scores = scores.masked_fill(~_visible(q.shape[2], k.shape[2], sight, q.device), float("-inf"))
+    return (scores.softmax(-1) @ v).transpose(1, 2)
+
+
+def attention_recurrent(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+    """One query at a time, over the rows that it sees; no mask at all."""
+    q, k, v = _per_head(q, k, v)
+    past = k.shape[1] - q.shape[1]
+    outputs = []
+    for t, q_t in enumerate(q.unbind(1)):
+        seen_k, seen_v = (_seen_now(x[:, : past + t + 1], sight) for x in (k, v))
+        scores = _capped((q_t.unsqueeze(1) * seen_k).sum(-1) * sight.scale, sight.softcap)
+        outputs.append((scores.softmax(1).unsqueeze(-1) * seen_v).sum(1))
+    return torch.stack(outputs, 1)
+
+
+def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+    """PyTorch's fused function, which never stores the matrix where it has a kernel for the case. It has no soft cap."""
+    if sight.softcap is not None:
+        raise ValueError(f"attention: form='sdpa' has no softcap, got {sight.softcap}; use form='parallel'")
+    length, total = q.shape[1], k.shape[1]
+    whole = sight.window is None or total <= sight.window
+    # `is_causal` aligns the first query with the first key, so it is right only where there is no past.
+    square = whole and length == total
+    mask = None if square or (whole and length == 1) else _visible(length, total, sight, q.device)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    grouped = q.shape[1] != k.shape[1]
+    output = scaled_dot_product_attention(q, k, v, mask, is_causal=square, scale=sight.scale, enable_gqa=grouped)
+    return output.transpose(1, 2)
+
+
+def _per_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Keys and values repeated for every head that shares them; all float32 at least, for the sake of the softmax."""
+    shared = q.shape[2] // k.shape[2]
+    return tuple(x.to(state_dtype(x.dtype)) for x in (q, k.repeat_interleave(shared, 2), v.repeat_interleave(shared, 2)))
+
+
+def _capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def _visible(length: int, total: int, sight: Sight, device: torch.device) -> Tensor:
+    """(T, S + T) bool: the last query stands at the last key."""
+    row = torch.arange(total, device=device)
+    distance = row[total - length :].unsqueeze(1) - row
+    causal = distance >= 0
+    if sight.window is None:
+        return causal
+    return causal & ((distance < sight.window) | (row < sight.sinks))
+
+
+def _seen_now(rows: Tensor, sight: Sight) -> Tensor:
+    """What the query at the last row sees."""
+    return rows if sight.window is None else _ends(rows, sight.sinks, sight.window)
+
+
+def _kept(rows: Tensor, sight: Sight) -> Tensor:
+    """What later queries can still see: the next one sees itself and one row less of the past."""
+    return rows if sight.window is None else owned(_ends(rows, sight.sinks, sight.window - 1))
+
+
+def _ends(rows: Tensor, first: int, last: int) -> Tensor:
+    """The first so many rows and the last so many, none twice."""
+    if rows.shape[1] <= first + last:
+        return rows
+    recent = rows[:, rows.shape[1] - last :]
+    return torch.cat((rows[:, :first], recent), 1) if first else recent
+
+
+def _check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
+    heads, groups = q.shape[2], k.shape[2]
+    if heads % groups:
+        raise ValueError(f"attention: k has {groups} heads, which must divide the {heads} heads of q")
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"attention: q, k and v must have one dtype, got {q.dtype}, {k.dtype} and {v.dtype}")
+
+
+def _check_numbers(window: int | None, sinks: int, softcap: float | None) -> None:
+    if window is not None and not _is_count(window, 1):
+        raise ValueError(f"attention: window must be None or an int of at least 1 (it counts the query), got {window!r}")
+    if not _is_count(sinks, 0):
+        raise ValueError(f"attention: sinks must be an int of at least 0, got {sinks!r}")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"attention: softcap must be None or positive, got {softcap!r}")
+
+
+def _is_count(number: int, least: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
+
+
+def _check_cache(state: AttentionState, k: Tensor, v: Tensor) -> None:
+    if not isinstance(state, tuple) or len(state) != len(AttentionState._fields):
+        raise ValueError(f"attention: state must be a pair (k_past, v_past) or None, got {type(state).__name__}")
+    for name, past, new in zip(AttentionState._fields, state, (k, v), strict=True):
+        if not isinstance(past, Tensor):
+            raise ValueError(f"attention: {name} must be a tensor, got {type(past).__name__}")
+        batch, _, heads, width = new.shape
+        if past.ndim != new.ndim or past.shape[0] != batch or past.shape[2:] != new.shape[2:]:
+            raise ValueError(f"attention: {name} must be ({batch}, S, {heads}, {width}), got {tuple(past.shape)}")
+        if past.dtype != new.dtype or past.device != new.device:
+            found, expected = f"{past.dtype} on {past.device}", f"{new.dtype} on {new.device}"
+            raise ValueError(f"attention: {name} is {found}, but the new rows are {expected}")
+    if state[0].shape[1] != state[1].shape[1]:
+        raise ValueError(
+            f"attention: k_past has {state[0].shape[1]} rows and v_past {state[1].shape[1]}; give both the same"
+        )
+
+
+def _chosen(backend: str, form: str | None, q: Tensor, softcap: float | None) -> Callable[..., Any]:
+    if backend == "auto" and form is None:
+        return attention_sdpa if softcap is None else attention_parallel
+    return choose("attention", FORMS, BACKENDS, backend, form, q)
+
+
+FORMS: dict[str, Callable[..., Any]] = {
+    "parallel": attention_parallel,
+    "recurrent": attention_recurrent,
+    "sdpa": attention_sdpa,
+}
+BACKENDS: dict[str, Callable[..., Any]] = {"naive": attention_parallel}
