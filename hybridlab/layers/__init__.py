@@ -1,0 +1,35 @@
+"""Token mixers, channel mixers, norms and positions: one file each, all called `(x, state, shared) -> (y, state)`."""
+
+from hybridlab.layers.grouped_attention import GroupedAttention
+from hybridlab.layers.head_norm import HeadNorm
+from hybridlab.layers.initial import Depth
+from hybridlab.layers.layer import Layer, Shared, set_backend
+from hybridlab.layers.residual_block import BlockState, ResidualBlock
+from hybridlab.layers.rotary import Rotary, Stretch
+from hybridlab.layers.rwkv4_time_mixing import RWKV4State, RWKV4TimeMixing
+from hybridlab.layers.rwkv5_time_mixing import RWKV5TimeMixing, TimeMixingState
+from hybridlab.layers.rwkv6_time_mixing import RWKV6TimeMixing
+from hybridlab.layers.rwkv_channel_mixing import ChannelMixingState, RWKV6ChannelMixing, RWKVChannelMixing
+from hybridlab.layers.swiglu import SwiGLU
+
+__all__ = [
+    "BlockState",
+    "ChannelMixingState",
+    "Depth",
+    "GroupedAttention",
+    "HeadNorm",
+    "Layer",
+    "RWKV4State",
+    "RWKV4TimeMixing",
+    "RWKV5TimeMixing",
+    "RWKV6ChannelMixing",
+    "RWKV6TimeMixing",
+    "RWKVChannelMixing",
+    "ResidualBlock",
+    "Rotary",
+    "Shared",
+    "Stretch",
+    "SwiGLU",
+    "TimeMixingState",
+    "set_backend",
+]

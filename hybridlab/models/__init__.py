@@ -1,0 +1,29 @@
+"""The published architectures: configurations, presets, assembly, and one loader for all their checkpoints."""
+
+from hybridlab.layers.layer import set_backend
+from hybridlab.models.decoder import Decoder, DecoderConfig
+from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
+from hybridlab.models.language_model import LanguageModel, ModelOutput
+from hybridlab.models.presets import PRESETS, from_preset
+from hybridlab.models.rwkv4 import RWKV4, RWKV4Config
+from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
+from hybridlab.models.rwkv6 import RWKV6, RWKV6Config
+
+__all__ = [
+    "LETTERS",
+    "PRESETS",
+    "RWKV4",
+    "RWKV5",
+    "RWKV6",
+    "Decoder",
+    "DecoderConfig",
+    "HybridConfig",
+    "HybridLM",
+    "LanguageModel",
+    "ModelOutput",
+    "RWKV4Config",
+    "RWKV5Config",
+    "RWKV6Config",
+    "from_preset",
+    "set_backend",
+]

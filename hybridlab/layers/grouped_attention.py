@@ -1,0 +1,82 @@
+"""Softmax attention as a layer: heads that share keys in groups, rotary positions, a window or none."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybridlab.layers import initial
+from hybridlab.layers.initial import ONLY_LAYER, Depth
+from hybridlab.layers.layer import Layer, Shared, backends_of
+from hybridlab.layers.rotary import Rotary, rotated
+from hybridlab.ops.attention import BACKENDS, AttentionState, attention, cache_rows
+from hybridlab.shapes import Stream
+
+
+class GroupedAttention(Layer):
+    """Grouped-query attention: y = O attention(rotated(Q x), rotated(K x), V x), scale 1 / sqrt(K), no biases.
+
+    Keys are cached rotated. The state is `AttentionState`: under a window W it keeps min(T, W - 1) rows.
+
+    Args:
+        width: D.
+        heads: H.
+        groups: G, heads of keys and values; G divides H.
+        head_width: K = V.
+        window: keys a query sees, itself included; None is all.
+        rotary: positions; None is none.
+        depth: where the layer stands, for its initial values.
+
+    Source: arXiv 1706.03762 and 2305.13245. Chapter 01.
+    """
+
+    backends = backends_of(BACKENDS)
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        groups: int,
+        head_width: int,
+        window: int | None = None,
+        rotary: Rotary | None = None,
+        depth: Depth = ONLY_LAYER,
+    ) -> None:
+        super().__init__()
+        self.groups, self.head_width = groups, head_width
+        self.window, self.rotary = window, rotary
+        self.query = initial.normal(width, heads * head_width)
+        self.key = initial.normal(width, groups * head_width)
+        self.value = initial.normal(width, groups * head_width)
+        self.output = initial.normal(heads * head_width, width, initial.residual_std(depth))
+
+    def forward(
+        self, x: Stream, state: AttentionState | None = None, shared: Shared | None = None
+    ) -> tuple[Stream, AttentionState]:
+        """(B, T, D) to (B, T, D), and the cache after the last token."""
+        q, k, v = (linear(x).unflatten(-1, (-1, self.head_width)) for linear in (self.query, self.key, self.value))
+        if self.rotary is not None:
+            position = self._position(x, state, shared)
+            q, k = rotated(q, position, self.rotary), rotated(k, position, self.rotary)
+        y, state = attention(q, k, v, window=self.window, state=state, backend=self.backend)
+        return self.output(y.flatten(2)), state
+
+    def _position(self, x: Tensor, state: AttentionState | None, shared: Shared | None) -> Tensor:
+        if shared is not None:
+            return shared.position
+        if state is not None and state.k_past.shape[1] > 0:
+            raise ValueError("GroupedAttention: a cache is continued, so shared.position must say where; got shared=None")
+        return torch.zeros((), dtype=torch.int64, device=x.device)
+
+    def init_state(
+        self,
+        batch: int,
+        length: int = 0,
+        *,
+        dtype: torch.dtype,
+        state_dtype: torch.dtype | None = None,
+        device: Any = None,
+    ) -> AttentionState:
+        """The cache after `length` tokens, in size and dtype; see `Layer.init_state`."""
+        shape = (batch, cache_rows(length, self.window), self.groups, self.head_width)
+        return AttentionState(*(torch.zeros(shape, dtype=dtype, device=device) for _ in AttentionState._fields))

@@ -1,0 +1,85 @@
+"""Initial values for training from scratch, as the RWKV authors and GPT-2 chose them.
+
+RWKV starts every channel with a clock and a taste of its own: decays and mixing weights are ramps over the channels whose
+slope depends on depth, and whatever writes into the residual stream starts at zero, so that a block begins as the identity.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Depth(NamedTuple):
+    """Where a layer stands in its model: number `layer` (from 0) of `layers`."""
+
+    layer: int = 0
+    layers: int = 1
+
+    @property
+    def rising(self) -> float:
+        """0 in the first layer, 1 in the last."""
+        return self.layer / max(1, self.layers - 1)
+
+    @property
+    def falling(self) -> float:
+        """1 in the first layer, almost 0 in the last."""
+        return 1 - self.layer / self.layers
+
+
+# A layer that stands for itself.
+ONLY_LAYER = Depth()
+
+
+def mix_ramp(width: int, power: float) -> Tensor:
+    """The weight of the present token in a token shift: (i / D)^power over channels i."""
+    return (torch.arange(width) / width) ** power
+
+
+def decay_ramp(channels: int, slowest: float, span: float, depth: Depth) -> Tensor:
+    """log(-log decay) over channels: from `slowest` to `slowest + span`, bent towards slow clocks in deeper layers."""
+    fraction = torch.arange(channels) / max(1, channels - 1)
+    return slowest + span * fraction ** (0.7 + 1.3 * depth.rising)
+
+
+def zigzag(channels: int) -> Tensor:
+    """-1, 0 or 1 by channel, so that neighbours differ: 0, 1, -1, 0, 1, -1, ..."""
+    return (torch.arange(channels) + 1) % 3 - 1
+
+
+def bonus_ramp(channels: int, depth: Depth) -> Tensor:
+    """The bonus of RWKV-5 and RWKV-6: a falling ramp in deep layers, plus a small zigzag."""
+    fraction = torch.arange(channels) / max(1, channels - 1)
+    return depth.rising * (1 - fraction) + 0.1 * zigzag(channels)
+
+
+def orthogonal(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    """A linear map without bias whose matrix starts orthogonal."""
+    linear = _empty_linear(inputs, outputs)
+    nn.init.orthogonal_(linear.weight, gain)
+    return linear
+
+
+def zeros(inputs: int, outputs: int) -> nn.Linear:
+    """A linear map without bias that starts at zero."""
+    linear = _empty_linear(inputs, outputs)
+    nn.init.zeros_(linear.weight)
+    return linear
+
+
+def normal(inputs: int, outputs: int, std: float = 0.02) -> nn.Linear:
+    """A linear map without bias with normal entries."""
+    linear = _empty_linear(inputs, outputs)
+    nn.init.normal_(linear.weight, std=std)
+    return linear
+
+
+def residual_std(depth: Depth) -> float:
+    """GPT-2's spread of what writes into the stream: two writers a layer add up to the spread of one matrix."""
+    return 0.02 / math.sqrt(2 * depth.layers)
+
+
+def _empty_linear(inputs: int, outputs: int) -> nn.Linear:
+    # Without this, PyTorch would fill the matrix once more than needed. It does not look at the default device by itself.
+    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False, device=torch.get_default_device())

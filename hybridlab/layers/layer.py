@@ -1,0 +1,97 @@
+"""The layer protocol: how every mixer, channel mixer and block is called, and what it carries.
+
+    y, state = layer(x, state, shared)
+
+`state` is a NamedTuple of tensors that own their storage (None is the state before any token). `shared` is what crosses
+layers within one call. `layer.init_state(batch, length)` is the state as it stands after `length` tokens, in size and dtype:
+that is how memory is accounted for without running anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hybridlab.ops.checks import state_dtype as least_state_dtype
+from hybridlab.shapes import Position
+
+
+@dataclass
+class Shared:
+    """What crosses layers within one call of a model.
+
+    Attributes:
+        position: tokens read before this call, 0-d int64.
+    """
+
+    position: Position
+
+
+class Layer(nn.Module):
+    """A module that follows the layer protocol.
+
+    Attributes:
+        backend: what the layer passes to its op; `set_backend` changes it.
+        backends: the names that its op takes; a layer without an op takes none.
+    """
+
+    backends: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backend = "auto"
+
+    def init_state(
+        self,
+        batch: int,
+        length: int = 0,
+        *,
+        dtype: torch.dtype,
+        state_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Any:
+        """The state after `length` tokens, in size and dtype.
+
+        Args:
+            batch: sequences.
+            length: tokens each has read.
+            dtype: the model's; caches and shifts take it.
+            state_dtype: of recurrent states; None is float32, or float64 in a float64 model.
+            device: where the tensors live.
+        """
+        raise NotImplementedError
+
+    def start(self, x: Tensor) -> Any:
+        """The state before the first token of x, (B, T, D)."""
+        return self.init_state(x.shape[0], dtype=x.dtype, device=x.device)
+
+
+def recurrent_dtype(dtype: torch.dtype, state_dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype of a recurrent state in a model of this dtype."""
+    return least_state_dtype(dtype) if state_dtype is None else state_dtype
+
+
+def backends_of(backends: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that an op with this table of backends takes."""
+    return ("auto", *backends)
+
+
+def set_backend(model: nn.Module, name: str) -> None:
+    """Makes every layer of a model run its op on this backend.
+
+    Args:
+        model: a model, a block or a layer.
+        name: "auto", "naive", "numba" or "triton".
+
+    Raises:
+        ValueError: if a layer's op lacks this backend; the model is then as it was.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Layer) and module.backends]
+    for layer in layers:
+        if name not in layer.backends:
+            choices = ", ".join(layer.backends)
+            raise ValueError(f"set_backend: unknown backend {name!r} for {type(layer).__name__}; choose {choices}")
+    for layer in layers:
+        layer.backend = name

@@ -1,0 +1,55 @@
+"""The block that every model here is a stack of: mix over tokens, then over channels, each added to the stream."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from hybridlab.layers.layer import Layer, Shared
+from hybridlab.shapes import Stream
+
+
+class BlockState(NamedTuple):
+    """The states of a block's two halves. Bytes: their sum."""
+
+    mixer: Any
+    channel: Any
+
+
+class ResidualBlock(Layer):
+    """x += mixer(norm(x)); x += channel_mixer(norm(x)), each with a norm of its own.
+
+    Args:
+        mixer: mixes over tokens.
+        channel_mixer: mixes over channels.
+        mixer_norm: applied to what the mixer reads.
+        channel_norm: applied to what the channel mixer reads.
+    """
+
+    def __init__(self, mixer: Layer, channel_mixer: Layer, mixer_norm: nn.Module, channel_norm: nn.Module) -> None:
+        super().__init__()
+        self.mixer_norm, self.mixer = mixer_norm, mixer
+        self.channel_norm, self.channel_mixer = channel_norm, channel_mixer
+
+    def forward(self, x: Stream, state: BlockState | None = None, shared: Shared | None = None) -> tuple[Stream, BlockState]:
+        """(B, T, D) to (B, T, D), and the state after the last token."""
+        state = BlockState(None, None) if state is None else state
+        y, mixer_state = self.mixer(self.mixer_norm(x), state.mixer, shared)
+        x = x + y
+        y, channel_state = self.channel_mixer(self.channel_norm(x), state.channel, shared)
+        return x + y, BlockState(mixer_state, channel_state)
+
+    def init_state(
+        self,
+        batch: int,
+        length: int = 0,
+        *,
+        dtype: torch.dtype,
+        state_dtype: torch.dtype | None = None,
+        device: Any = None,
+    ) -> BlockState:
+        """The states of both halves after `length` tokens; see `Layer.init_state`."""
+        return BlockState(
+            self.mixer.init_state(batch, length, dtype=dtype, state_dtype=state_dtype, device=device),
+            self.channel_mixer.init_state(batch, length, dtype=dtype, state_dtype=state_dtype, device=device),
+        )

@@ -1,0 +1,46 @@
+"""All published models by name."""
+
+from typing import NamedTuple
+
+import torch
+
+from hybridlab.models.config import Config
+from hybridlab.models.decoder import Decoder
+from hybridlab.models.language_model import LanguageModel
+from hybridlab.models.rwkv4 import RWKV4
+from hybridlab.models.rwkv5 import RWKV5
+from hybridlab.models.rwkv6 import RWKV6
+
+ARCHITECTURES: tuple[type[LanguageModel], ...] = (RWKV4, RWKV5, RWKV6, Decoder)
+
+
+class PublishedModel(NamedTuple):
+    """A preset and the class that builds it."""
+
+    architecture: type[LanguageModel]
+    config: Config
+    source: str
+
+
+PRESETS = {
+    name: PublishedModel(architecture, preset.config, preset.source)
+    for architecture in ARCHITECTURES
+    for name, preset in architecture.presets.items()
+}
+
+
+def from_preset(
+    name: str,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    backend: str = "auto",
+) -> LanguageModel:
+    """A published model at its published size, with random weights; see `LanguageModel.from_preset`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"from_preset: unknown preset {name!r}; choose {', '.join(PRESETS)}")
+    return PRESETS[name].architecture.from_preset(name, device=device, dtype=dtype, backend=backend)
