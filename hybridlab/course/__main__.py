@@ -1,0 +1,73 @@
+"""python -m hybridlab.course build | check | edit: the authors' commands; see docs/authoring.md."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from hybridlab.course.build import build
+from hybridlab.course.execute import CellError
+from hybridlab.course.notebook import ROOT, notebooks
+from hybridlab.course.verify import verify
+from hybridlab.course.views import edit
+
+HELP = "numbers (03: its chapter and solution), names (03_rwkv) or paths; none: all"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m hybridlab.course", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (
+        ("build", "execute notebooks, put them into normal form, generate the exercises"),
+        ("check", "execute each notebook once and compare; rebuild what is generated and compare"),
+        ("edit", "write a script view of a notebook; the next build takes it back"),
+    ):
+        commands.add_parser(name, help=what).add_argument("names", nargs="*", help=HELP)
+    options = parser.parse_args(arguments)
+    try:
+        return {"build": _build, "check": verify, "edit": _edit}[options.command](notebooks(options.names))
+    except (CellError, FileExistsError, ValueError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: files are as they were before the notebook that was running", file=sys.stderr)
+        return 130
+
+
+def _build(paths: list[Path]) -> int:
+    for path in paths:
+        name = shown(path)
+        try:
+            run = build(path, partial(_progress_cell, name))
+        except (CellError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from None
+        _progress(f"{name}  {run.seconds:.1f} s, {run.peak_bytes / 2**20:,.0f} MiB\n")
+    return 0
+
+
+def _edit(paths: list[Path]) -> int:
+    for path in paths:
+        print(shown(edit(path)))
+    return 0
+
+
+def shown(path: Path) -> str:
+    """A path as messages show it: from the root of the repository, where it lies in it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _progress_cell(name: str, cell: int, cells: int) -> None:
+    _progress(f"{name}  cell {cell} of {cells}")
+
+
+def _progress(text: str) -> None:
+    """Writes over the line before, on a terminal; elsewhere only what ends a line."""
+    if sys.stdout.isatty():
+        print(f"\r\x1b[K{text}", end="", flush=True)
+    elif text.endswith("\n"):
+        print(text, end="", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
