@@ -1,6 +1,7 @@
 """The published architectures: configurations, presets, assembly, and one loader for all their checkpoints."""
 
 from hybridlab.layers.layer import set_backend
+from hybridlab.models.checkpoint import load_checkpoint
 from hybridlab.models.decoder import Decoder, DecoderConfig
 from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
 from hybridlab.models.language_model import LanguageModel, ModelOutput
@@ -25,5 +26,6 @@ __all__ = [
     "RWKV5Config",
     "RWKV6Config",
     "from_preset",
+    "load_checkpoint",
     "set_backend",
 ]

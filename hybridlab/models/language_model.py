@@ -57,7 +57,12 @@ class LanguageModel(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
-        if tied:
+        self.tied = tied
+        self.tie_head()
+
+    def tie_head(self) -> None:
+        """Makes the head the embedding again, in a tied model whose weights were replaced."""
+        if self.tied:
             self.head.weight = self.embedding.weight
 
     @classmethod

@@ -1,7 +1,7 @@
 """What the models of RWKV-4, 5 and 6 have in common: layer norms, the norm after the embedding, their initial values."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from torch import nn
 
@@ -40,26 +40,3 @@ class RWKVModel(LanguageModel):
         if not tied:
             nn.init.orthogonal_(self.head.weight, 0.5 * max(1.0, math.sqrt(config.vocabulary / config.width)))
         set_backend(self, backend)
-
-
-# Names in the authors' files (left) of what all versions have; `{}` is the layer.
-RELEASED_NAMES: Mapping[str, str] = {
-    "emb.weight": "embedding.weight",
-    "blocks.0.ln0.weight": "embedding_norm.weight",
-    "blocks.0.ln0.bias": "embedding_norm.bias",
-    "blocks.{}.ln1.weight": "layers.{}.mixer_norm.weight",
-    "blocks.{}.ln1.bias": "layers.{}.mixer_norm.bias",
-    "blocks.{}.ln2.weight": "layers.{}.channel_norm.weight",
-    "blocks.{}.ln2.bias": "layers.{}.channel_norm.bias",
-    "blocks.{}.att.key.weight": "layers.{}.mixer.key.weight",
-    "blocks.{}.att.value.weight": "layers.{}.mixer.value.weight",
-    "blocks.{}.att.receptance.weight": "layers.{}.mixer.receptance.weight",
-    "blocks.{}.att.output.weight": "layers.{}.mixer.output.weight",
-    "blocks.{}.att.time_decay": "layers.{}.mixer.time_decay",
-    "blocks.{}.ffn.key.weight": "layers.{}.channel_mixer.key.weight",
-    "blocks.{}.ffn.receptance.weight": "layers.{}.channel_mixer.receptance.weight",
-    "blocks.{}.ffn.value.weight": "layers.{}.channel_mixer.value.weight",
-    "ln_out.weight": "norm.weight",
-    "ln_out.bias": "norm.bias",
-    "head.weight": "head.weight",
-}

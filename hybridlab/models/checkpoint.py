@@ -1,0 +1,118 @@
+"""One loader for all checkpoints: recognise the layout, find the sizes, check every tensor, assemble the model."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hybridlab.models import decoder_checkpoint, rwkv_checkpoint
+from hybridlab.models.checkpoint_files import read_checkpoint
+from hybridlab.models.checkpoint_layout import Checkpoint, Layout
+from hybridlab.models.config import Config
+from hybridlab.models.language_model import LanguageModel
+
+# By "model_type" of config.json.
+FOLDERS: Mapping[str, Layout] = {**rwkv_checkpoint.FOLDERS, **decoder_checkpoint.FOLDERS}
+# The authors' own files.
+RELEASED: tuple[Layout, ...] = rwkv_checkpoint.RELEASED
+# A file that shares less than this with every layout is something else.
+LEAST_LIKENESS = 0.5
+
+
+def load_checkpoint(
+    path: str | Path, config: Config | None = None, *, dtype: torch.dtype | None = torch.float32
+) -> LanguageModel:
+    """A published checkpoint as a model in eval mode.
+
+    Reads folders of `config.json` and safetensors (sharded or not) of model_type rwkv, llama and mistral, and the authors'
+    files (.pth or .safetensors) of RWKV-4, 5.2 and 6, whose version and sizes are read off their tensors.
+
+    Args:
+        path: a folder or a file.
+        config: sizes, where neither the weights nor config.json say them; it wins over config.json.
+        dtype: of the weights; None keeps the file's.
+
+    Returns:
+        the model.
+
+    Raises:
+        ValueError: a missing, truncated or foreign file; a field that config.json lacks; a missing, extra, misshapen or
+            non-finite tensor. It names the file, the field or the tensor.
+
+    Source: the layouts of the RWKV authors' releases and of the transformers library. Chapter 11.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    layout = _recognised(checkpoint, config)
+    config = layout.configure(checkpoint) if config is None else config
+    with torch.device("meta"):
+        model = layout.model(config)
+    weights = _checked(checkpoint, layout, model, dtype)
+    model.load_state_dict(weights, assign=True)
+    model.tie_head()
+    return model.eval()
+
+
+def _recognised(checkpoint: Checkpoint, config: Config | None) -> Layout:
+    layouts = [layout for layout in (*FOLDERS.values(), *RELEASED) if config is None or type(config) is layout.config]
+    if not layouts:
+        raise ValueError(f"load_checkpoint: no known checkpoint has a {type(config).__name__}")
+    kind = checkpoint.fields.get("model_type")
+    if kind is not None and kind not in FOLDERS:
+        raise ValueError(f"load_checkpoint: config.json has model_type {kind!r}; known are {', '.join(FOLDERS)}")
+    if kind is not None:
+        layout = FOLDERS[kind]
+        if layout not in layouts:
+            raise ValueError(f"load_checkpoint: config is a {type(config).__name__}, but config.json says {kind!r}")
+        return layout
+    best = max(layouts, key=lambda layout: layout.likeness(checkpoint.tensors))
+    if best.likeness(checkpoint.tensors) < LEAST_LIKENESS:
+        known = ", ".join(layout.name for layout in layouts)
+        some = ", ".join(list(checkpoint.tensors)[:3]) or "nothing"
+        raise ValueError(f"load_checkpoint: {checkpoint.where} holds {some}, ...: none of {known}")
+    return best
+
+
+def _checked(checkpoint: Checkpoint, layout: Layout, model: LanguageModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The model's own names -> tensors of the right shape and dtype."""
+    names, tensors = layout.expanded(model.config.layers), layout.wanted(checkpoint.tensors)
+    if model.tied:
+        tensors = _without_tied_head(names, tensors, checkpoint.where)
+    _check_names(names, tensors, layout, checkpoint.where)
+    wanted = model.state_dict()
+    weights = {ours: _fitted(theirs, tensors[theirs], wanted[ours], dtype) for theirs, ours in names.items()}
+    if model.tied:
+        weights["head.weight"] = weights["embedding.weight"]
+    return weights
+
+
+def _without_tied_head(names: dict[str, str], tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    theirs = {ours: name for name, ours in names.items()}
+    head, embedding = theirs["head.weight"], theirs["embedding.weight"]
+    del names[head]
+    if head in tensors and embedding in tensors and not torch.equal(tensors[head], tensors[embedding]):
+        raise ValueError(f"load_checkpoint: the head is tied, but {head} differs from {embedding}: {where}")
+    return {name: tensor for name, tensor in tensors.items() if name != head}
+
+
+def _check_names(names: Collection[str], tensors: Collection[str], layout: Layout, where: str) -> None:
+    for problem, found in (
+        ("missing", [name for name in names if name not in tensors]),
+        ("extra", [name for name in tensors if name not in names]),
+    ):
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise ValueError(f"load_checkpoint: {problem} tensor {', '.join(found[:3])}{more} for {layout.name}: {where}")
+
+
+def _fitted(name: str, tensor: Tensor, like: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The tensor in the model's shape; the files write vectors as (C,) or (1, 1, C)."""
+    if tensor.squeeze().shape != like.squeeze().shape:
+        raise ValueError(
+            f"load_checkpoint: {name} has shape {tuple(tensor.shape)}, the sizes of this model ask for {tuple(like.shape)}"
+        )
+    if not tensor.is_floating_point():
+        raise ValueError(f"load_checkpoint: {name} must be floating, got {tensor.dtype}")
+    if not tensor.isfinite().all():
+        raise ValueError(f"load_checkpoint: {name} holds NaN or infinity")
+    return tensor.to(dtype or tensor.dtype).reshape(like.shape).contiguous()

@@ -1,0 +1,104 @@
+"""What a kind of checkpoint looks like: how its tensors are called, and how its sizes are found out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hybridlab.models.config import Config
+from hybridlab.models.language_model import LanguageModel
+
+LAYER = "{}"
+
+
+class Checkpoint:
+    """The contents of a checkpoint, with errors that say what it lacks.
+
+    Attributes:
+        where: the path, for messages.
+        tensors: by the names in the file.
+        fields: of config.json; empty where there is none.
+    """
+
+    def __init__(self, where: str, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
+        self.where, self.tensors, self.fields = where, tensors, fields
+
+    def required(self, name: str) -> Any:
+        """A field of config.json that must be there."""
+        if self.fields.get(name) is None:
+            raise ValueError(f"load_checkpoint: config.json lacks {name!r} (and no config was given): {self.where}")
+        return self.fields[name]
+
+    def optional(self, name: str, default: Any) -> Any:
+        """A field of config.json, or its default where it is absent or null."""
+        value = self.fields.get(name)
+        return default if value is None else value
+
+    def shape(self, name: str, *axes: str) -> tuple[int, ...]:
+        """The shape of a tensor that must be there and must have these axes."""
+        if name not in self.tensors:
+            raise ValueError(f"load_checkpoint: missing tensor {name!r}: {self.where}")
+        shape = tuple(self.tensors[name].shape)
+        if len(shape) != len(axes):
+            raise ValueError(f"load_checkpoint: {name} must be ({', '.join(axes)}), got shape {shape}: {self.where}")
+        return shape
+
+    def count_layers(self, names: Mapping[str, str]) -> int:
+        """Layers in a file whose tensors have these names: one more than the largest number."""
+        numbers = {name: layer_number(name) or 0 for name in self.tensors if generic(name) in names}
+        last = max(numbers, key=lambda name: numbers[name])
+        if numbers[last] >= len(self.tensors):
+            raise ValueError(f"load_checkpoint: {last} has no layers before it: {self.where}")
+        return numbers[last] + 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One kind of checkpoint of one architecture.
+
+    Attributes:
+        name: for messages.
+        model: class that the checkpoint becomes.
+        config: class of its configuration.
+        names: names in the file -> names in the model; `{}` stands for the layer's number.
+        configure: finds out the sizes.
+        ignored: ends of names that hold nothing to load.
+    """
+
+    name: str
+    model: Callable[..., LanguageModel]
+    config: type[Config]
+    names: Mapping[str, str]
+    configure: Callable[[Checkpoint], Config]
+    ignored: tuple[str, ...] = ()
+
+    def expanded(self, layers: int) -> dict[str, str]:
+        """Names in the file -> names in the model, for so many layers."""
+        pairs = {}
+        for theirs, ours in self.names.items():
+            for layer in range(layers if LAYER in theirs else 1):
+                pairs[theirs.format(layer)] = ours.format(layer)
+        return pairs
+
+    def wanted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors without those that hold nothing to load."""
+        return {name: tensor for name, tensor in tensors.items() if not name.endswith(self.ignored)}
+
+    def likeness(self, tensors: Mapping[str, Tensor]) -> float:
+        """Names in common with a file, as a share of the names in either."""
+        here, there = set(self.names), {generic(name) for name in self.wanted(tensors)}
+        return len(here & there) / len(here | there)
+
+
+def layer_number(name: str) -> int | None:
+    """The first number between dots: 3 in "blocks.3.att.key.weight"."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
+def generic(name: str) -> str:
+    """The name with `{}` for its layer, except for what only the first layer has (ln0)."""
+    number = layer_number(name)
+    if number is None or ".ln0." in name or ".pre_ln." in name:
+        return name
+    return name.replace(f".{number}.", f".{LAYER}.", 1)
