@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hybridlab.course.build import build
 from hybridlab.course.execute import CellError
-from hybridlab.course.notebook import ROOT, notebooks
+from hybridlab.course.notebook import notebooks, shown
 from hybridlab.course.verify import verify
 from hybridlab.course.views import edit
 
@@ -50,11 +50,6 @@ def _edit(paths: list[Path]) -> int:
     for path in paths:
         print(shown(edit(path)))
     return 0
-
-
-def shown(path: Path) -> str:
-    """A path as messages show it: from the root of the repository, where it lies in it."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def _progress_cell(name: str, cell: int, cells: int) -> None:

@@ -161,6 +161,11 @@ def _plain_png(text: str) -> str:
     return base64.b64encode(b"".join(kept)).decode() + "\n"
 
 
+def shown(path: Path) -> str:
+    """A path as messages show it: from the root of the repository, where it lies in it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
 def notebooks(names: list[str]) -> list[Path]:
     """The chapters and solutions that are meant.
 
