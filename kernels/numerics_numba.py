@@ -6,6 +6,7 @@ bits.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numba.extending import intrinsic, overload
 from torch import Tensor
 
 # fma is allowed, reordering is not: `(x + MAGIC) - MAGIC` below must stay as written.
-FAST = frozenset({"contract"})
+FAST = {"contract"}
 
 LOG2_E = np.float32(1.4426950408889634)
 # ln 2 in two parts; n times the first is exact for |n| < 2^9.
@@ -53,7 +54,7 @@ def exp(x: float) -> float:
     return math.exp(x)
 
 
-@overload(exp, jit_options={"fastmath": set(FAST)}, inline="always")
+@overload(exp, jit_options={"fastmath": FAST}, inline="always")
 def _exp(x):
     if x is types.float64:
         return lambda x: math.exp(x)
@@ -70,6 +71,6 @@ def _exp_float32(x):
     return np.float32(0) if x < SMALLEST else ((tail * r * r + r) + np.float32(1)) * two_to_the(shifted)
 
 
-def array(tensor: Tensor) -> np.ndarray:
-    """The tensor as a C-ordered NumPy array; no copy if it is one already."""
-    return tensor.detach().contiguous().numpy()
+def arrays(tensors: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
+    """The tensors as C-ordered NumPy arrays; no copy of those that are so already."""
+    return tuple(x.contiguous().numpy(force=True) for x in tensors)

@@ -1,0 +1,194 @@
+"""RWKV-4's operator on the CPU: channels side by side in vector registers, blocks of channels on threads.
+
+Every channel is a recurrence of its own, so the inner loops run over neighbouring channels of one token and the compiler
+turns them into vector code. Two exponentials shifted by the larger exponent cost one: the other is 1.
+
+The shift is not carried as one number, `max += log_decay`, which would round at every token: with keys near 900 float32 is
+then 1 % off after 4096 tokens. It is kept as the key it came from and that key's age, max = key + age * log_decay.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numba import get_num_threads, njit, prange
+from torch import Tensor
+
+from hybridlab.kernels.numerics_numba import FAST, arrays, exp
+
+# Channels a task at most: long rows to read, and the sums of a row stay in the nearest cache.
+ROW = 384
+# Channels a task at least: shorter rows cost more to start than to do.
+SHORT_ROW = 64
+# Fewer numbers than this are done before a second thread has woken up.
+SMALL = 16384
+# The narrower type, so that float32 stays float32.
+ZERO, ONE = np.float32(0), np.float32(1)
+
+# Without error_model="numpy" every division would test for zero, and a loop with a test is no vector code.
+JIT = {"cache": True, "fastmath": FAST, "error_model": "numpy"}
+
+
+@njit(**JIT)
+def _shifted(old, new):
+    """e^old and e^new, both divided by the larger."""
+    smaller = exp(-abs(old - new))
+    return (ONE if old >= new else smaller), (smaller if old >= new else ONE)
+
+
+@njit(**JIT)
+def _step(sums, k, v, log_decay):
+    """Decays the sums of one channel and adds a token; sums are num, den, and the shift as key and age."""
+    num, den, key, age = sums
+    decayed = key + (age + ONE) * log_decay
+    old, new = _shifted(decayed, k)
+    shift = (key, age + ONE) if decayed >= k else (k, age * ZERO)
+    return old * num + new * v, old * den + new, shift[0], shift[1]
+
+
+@njit(**JIT)
+def _forward_row(sums, weights, k, v, out):
+    """One token: the output, then the sums in place."""
+    num, den, key, age = sums
+    log_decay, bonus = weights
+    for c in range(k.size):
+        old, new = _shifted(key[c] + age[c] * log_decay[c], bonus[c] + k[c])
+        out[c] = (old * num[c] + new * v[c]) / (old * den[c] + new)
+        now = _step((num[c], den[c], key[c], age[c]), k[c], v[c], log_decay[c])
+        num[c], den[c], key[c], age[c] = now
+
+
+@njit(**JIT)
+def _replay_row(sums, log_decay, k, v, before):
+    """One token: the sums before it, then the sums in place."""
+    num, den, key, age = sums
+    old_num, old_den, old_top = before
+    for c in range(k.size):
+        old_num[c], old_den[c], old_top[c] = num[c], den[c], key[c] + age[c] * log_decay[c]
+        now = _step((num[c], den[c], key[c], age[c]), k[c], v[c], log_decay[c])
+        num[c], den[c], key[c], age[c] = now
+
+
+@njit(**JIT)
+def _backward_row(before, weights, token, gradients, carried):
+    """One token: its gradients, then those of num and den in place. Every shift is a constant, so every factor is <= 1."""
+    num, den, top = before
+    log_decay, bonus = weights
+    k, v, out, g_out = token
+    g_k, g_v = gradients
+    g_log_decay, g_bonus, g_num, g_den = carried
+    for c in range(k.size):
+        old, new = _shifted(top[c], bonus[c] + k[c])
+        g_above = g_out[c] / (old * den[c] + new)
+        g_below = -g_above * out[c]
+        kept, added = _shifted(top[c] + log_decay[c], k[c])
+        g_present = new * (g_above * v[c] + g_below)
+        g_k[c] = g_present + added * (g_num[c] * v[c] + g_den[c])
+        g_v[c] = new * g_above + added * g_num[c]
+        g_bonus[c] += g_present
+        g_log_decay[c] += kept * (g_num[c] * num[c] + g_den[c] * den[c])
+        g_num[c] = kept * g_num[c] + old * g_above
+        g_den[c] = kept * g_den[c] + old * g_below
+
+
+@njit(**JIT)
+def _opened(state):
+    """The sums of a block, rows of one array: num, den, and the shift as a key of age 0."""
+    sums = np.zeros((4, state.shape[0]), state.dtype)
+    for c in range(state.shape[0]):
+        sums[0, c], sums[1, c], sums[2, c] = state[c]
+    return sums[0], sums[1], sums[2], sums[3]
+
+
+@njit(**JIT)
+def _place(task, channels, width):
+    """Which sequence, and which channels of it."""
+    blocks = (channels + width - 1) // width
+    start = task % blocks * width
+    return task // blocks, slice(start, min(start + width, channels))
+
+
+@njit(**JIT)
+def _forward_task(task, width, inputs, out, final):
+    k, v, log_decay, bonus, state = inputs
+    b, c = _place(task, k.shape[2], width)
+    sums, weights = _opened(state[b, c]), (log_decay[c], bonus[c])
+    for t in range(k.shape[1]):
+        _forward_row(sums, weights, k[b, t, c], v[b, t, c], out[b, t, c])
+    num, den, key, age = sums
+    final[b, c, 0], final[b, c, 1], final[b, c, 2] = num, den, key + age * log_decay[c]
+
+
+@njit(**JIT)
+def _backward_task(task, width, inputs, results, gradients):
+    k, v, log_decay, bonus, state = inputs
+    out, g_out, g_final = results
+    g_k, g_v, g_log_decay, g_bonus, g_state = gradients
+    b, c = _place(task, k.shape[2], width)
+    sums, weights = _opened(state[b, c]), (log_decay[c], bonus[c])
+    before = np.empty((k.shape[1], 3, sums[0].size), k.dtype)
+    for t in range(k.shape[1]):
+        _replay_row(sums, weights[0], k[b, t, c], v[b, t, c], (before[t, 0], before[t, 1], before[t, 2]))
+    g_num, g_den, _, _ = _opened(g_final[b, c])
+    carried = g_log_decay[b, c], g_bonus[b, c], g_num, g_den
+    for t in range(k.shape[1] - 1, -1, -1):
+        token, g_token = (k[b, t, c], v[b, t, c], out[b, t, c], g_out[b, t, c]), (g_k[b, t, c], g_v[b, t, c])
+        _backward_row((before[t, 0], before[t, 1], before[t, 2]), weights, token, g_token, carried)
+    g_state[b, c, 0], g_state[b, c, 1] = g_num, g_den
+    # e^max multiplies num and den alike.
+    g_state[b, c, 2] = g_num * state[b, c, 0] + g_den * state[b, c, 1]
+
+
+@njit(**JIT)
+def _forward_alone(tasks, width, inputs, out, final):
+    for task in range(tasks):
+        _forward_task(task, width, inputs, out, final)
+
+
+@njit(parallel=True, **JIT)
+def _forward_threads(tasks, width, inputs, out, final):
+    for task in prange(tasks):
+        _forward_task(task, width, inputs, out, final)
+
+
+@njit(**JIT)
+def _backward_alone(tasks, width, inputs, results, gradients):
+    for task in range(tasks):
+        _backward_task(task, width, inputs, results, gradients)
+
+
+@njit(parallel=True, **JIT)
+def _backward_threads(tasks, width, inputs, results, gradients):
+    for task in prange(tasks):
+        _backward_task(task, width, inputs, results, gradients)
+
+
+def _split(batch: int, channels: int) -> tuple[int, int]:
+    """Tasks and channels a task: rows of a good length, as many tasks as keeps every thread busy."""
+    blocks = math.ceil(channels / ROW)
+    while batch * blocks % get_num_threads() and channels // (blocks + 1) >= SHORT_ROW:
+        blocks += 1
+    width = math.ceil(channels / blocks)
+    return batch * math.ceil(channels / width), width
+
+
+def forward(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Output (B, T, C) and final state (B, C, 3) of k, v, log_decay, bonus, state as `hybridlab.ops.wkv4` has them."""
+    k, v, _, _, state = inputs
+    output, final = (torch.empty(x.shape, dtype=x.dtype) for x in (v, state))
+    run = _forward_alone if k.numel() < SMALL else _forward_threads
+    run(*_split(k.shape[0], k.shape[2]), arrays(inputs), output.numpy(), final.numpy())
+    return output, final
+
+
+def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of k, v, log_decay, bonus and state; the max of the final state is a constant."""
+    k, v, log_decay, bonus, state, output, _, g_output, g_final = tensors
+    # Those of log_decay and bonus get a row for each sequence, so that threads do not meet.
+    shapes = (k.shape, v.shape, state.shape[:2], state.shape[:2], state.shape)
+    gradients = tuple(torch.zeros(shape, dtype=k.dtype) for shape in shapes)
+    run = _backward_alone if k.numel() < SMALL else _backward_threads
+    inputs, results = arrays((k, v, log_decay, bonus, state)), arrays((output, g_output, g_final))
+    run(*_split(k.shape[0], k.shape[2]), inputs, results, arrays(gradients))
+    g_k, g_v, g_log_decay, g_bonus, g_state = gradients
+    return g_k, g_v, g_log_decay.sum(0), g_bonus.sum(0), g_state
