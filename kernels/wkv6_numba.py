@@ -17,69 +17,78 @@ from torch import Tensor
 
 from hybridlab.kernels.numerics_numba import FAST, arrays, exp
 
+# Tokens a chunk of the backward; a short last chunk is filled up with tokens that do nothing.
 CHUNK = 16
 # Multiply-adds below which waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 17
+# Bytes; vector registers load fastest from addresses divisible by this.
+ALIGNMENT = 64
 # Sums may be reordered, so that they run in vector lanes; infinities and NaN stay what they are.
 REORDER = {"contract", "reassoc"}
 
 
 class Chunk(NamedTuple):
-    """What a chunk of C tokens of one head holds."""
-
-    r: np.ndarray  # (C, K)
-    k: np.ndarray  # (C, K)
-    v: np.ndarray  # (C, V)
-    grad_output: np.ndarray  # (C, V)
-    decay: np.ndarray  # (C, K): of each step
-    before: np.ndarray  # (C, K): from the chunk's start to where the token reads
-    after: np.ndarray  # (C, K): from where the token is written to the chunk's end
-    total: np.ndarray  # (K,): of the whole chunk
-
-
-class Grads(NamedTuple):
-    """The gradients of one chunk."""
+    """Tokens of one head and their gradients: CHUNK rows of K or V numbers, but for `total` (K numbers)."""
 
     r: np.ndarray
     k: np.ndarray
     v: np.ndarray
-    log_decay: np.ndarray
+    grad_output: np.ndarray
+    decay: np.ndarray  # of each token's step
+    before: np.ndarray  # from the chunk's start to where the token reads
+    after: np.ndarray  # from where the token is written to the chunk's end
+    total: np.ndarray  # of the whole chunk
+    read: np.ndarray  # r * before
+    write: np.ndarray  # k * after
+    between: np.ndarray  # row s: from after token s to before the token in hand
+    grad_r: np.ndarray
+    grad_k: np.ndarray
+    grad_v: np.ndarray
+    grad_log_decay: np.ndarray
 
 
 def forward(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Output and final state; see `hybridlab.ops.wkv6`."""
     output = torch.empty(v.shape, dtype=v.dtype)
-    final = torch.empty(state.shape, dtype=state.dtype)
-    inputs = arrays((r, k, v, log_decay, bonus, state))
+    final = state.detach().clone(memory_format=torch.contiguous_format)
+    inputs = arrays((r, k, v, log_decay, bonus))
     run = _forward_serial if v.numel() * k.shape[3] < SERIAL_WORK else _forward_parallel
-    run(inputs, output.numpy(), final.numpy())
+    run(inputs, final.numpy(), output.numpy())
     return output, final
 
 
 @njit(cache=True)
-def _forward_serial(inputs, output, final):
-    for head in range(final.shape[0] * final.shape[1]):
-        _forward_head(inputs, output, final, head)
+def _forward_serial(inputs, state, output):
+    for head in range(state.shape[0] * state.shape[1]):
+        _forward_head(inputs, state, output, head)
 
 
 @njit(cache=True, parallel=True)
-def _forward_parallel(inputs, output, final):
-    for head in prange(final.shape[0] * final.shape[1]):
-        _forward_head(inputs, output, final, head)
+def _forward_parallel(inputs, state, output):
+    for head in prange(state.shape[0] * state.shape[1]):
+        _forward_head(inputs, state, output, np.int64(head))
 
 
 @njit(fastmath=REORDER)
-def _forward_head(inputs, output, final, head):
-    r, k, v, log_decay, bonus, state = inputs
+def _forward_head(inputs, state, output, head):
+    r, k, v, log_decay, bonus = inputs
     b, h = head // r.shape[2], head % r.shape[2]
-    S = final[b, h]
-    S[:] = state[b, h]
+    S = state[b, h]
     decay = np.empty(r.shape[3], r.dtype)
     for t in range(r.shape[1]):
         if t < log_decay.shape[1]:  # a decay that is constant in time is computed once
             _exp_row(log_decay[b % log_decay.shape[0], t, h], decay)
-        _own_token(r[b, t, h], k[b, t, h], v[b, t, h], bonus[h], output[b, t, h])
-        _step(r[b, t, h], k[b, t, h], v[b, t, h], decay, S, output[b, t, h])
+        own = r.dtype.type(0)
+        for i in range(r.shape[3]):
+            own += r[b, t, h, i] * bonus[h, i] * k[b, t, h, i]
+        for j in range(v.shape[3]):
+            output[b, t, h, j] = own * v[b, t, h, j]
+        for i in range(r.shape[3]):
+            r_i, k_i, decay_i = r[b, t, h, i], k[b, t, h, i], decay[i]
+            for j in range(v.shape[3]):
+                s = S[i, j]
+                output[b, t, h, j] += r_i * s
+                S[i, j] = decay_i * s + k_i * v[b, t, h, j]
 
 
 @njit(fastmath=FAST)
@@ -89,272 +98,304 @@ def _exp_row(log_decay, decay):
         decay[i] = exp(log_decay[i])
 
 
-@njit(fastmath=REORDER)
-def _own_token(r, k, v, bonus, output):
-    weight = r.dtype.type(0)
-    for i in range(r.size):
-        weight += r[i] * bonus[i] * k[i]
-    for j in range(v.size):
-        output[j] = weight * v[j]
-
-
-@njit(fastmath=REORDER)
-def _step(r, k, v, decay, S, output):
-    for i in range(r.size):
-        r_i, k_i, decay_i = r[i], k[i], decay[i]
-        for j in range(v.size):
-            s = S[i, j]
-            output[j] += r_i * s
-            S[i, j] = decay_i * s + k_i * v[j]
-
-
 def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Gradients of r, k, v, log_decay, bonus and the first state.
 
     Args:
         tensors: r, k, v, log_decay, bonus, state, output, final state, gradient of output, gradient of final state.
     """
-    *inputs, _, _, grad_output, grad_final = arrays(tensors)
-    r, k, v, log_decay, bonus, state = inputs
-    # One row a batch entry: threads never add into the same place. Summed below where an input is shared.
-    each_decay = np.zeros((r.shape[0], *log_decay.shape[1:]), r.dtype)
-    each_bonus = np.zeros((r.shape[0], *bonus.shape), r.dtype)
-    grads = (np.empty_like(r), np.empty_like(k), np.empty_like(v), each_decay, each_bonus, np.empty_like(state))
-    _backward_parallel(tuple(inputs), grad_output, grad_final, grads)
-    grad_r, grad_k, grad_v, _, _, grad_state = (torch.from_numpy(x) for x in grads)
-    grad_decay = each_decay if log_decay.shape[0] == r.shape[0] else each_decay.sum(0, keepdims=True)
-    return grad_r, grad_k, grad_v, torch.from_numpy(grad_decay), torch.from_numpy(each_bonus.sum(0)), grad_state
+    r, k, v, log_decay, bonus, state, _, _, grad_output, grad_final = tensors
+    B = r.shape[0]
+    grad_r, grad_k, grad_v = (torch.empty(x.shape, dtype=x.dtype) for x in (r, k, v))
+    # One entry a batch row, so that threads never add into the same place; summed where the rows share one.
+    grad_decay = log_decay.new_zeros(B, *log_decay.shape[1:])
+    grad_bonus = bonus.new_zeros(B, *bonus.shape)
+    grad_state = grad_final.detach().clone(memory_format=torch.contiguous_format)
+    grads = (grad_r, grad_k, grad_v, grad_decay, grad_bonus, grad_state)
+    _backward(arrays((r, k, v, log_decay, bonus, state, grad_output)), arrays(grads))
+    if log_decay.shape[0] < B:
+        grad_decay = grad_decay.sum(0, keepdim=True)
+    return grad_r, grad_k, grad_v, grad_decay, grad_bonus.sum(0), grad_state
 
 
 @njit(cache=True, parallel=True)
-def _backward_parallel(inputs, grad_output, grad_final, grads):
-    for head in prange(grad_final.shape[0] * grad_final.shape[1]):
-        _backward_head(inputs, grad_output, grad_final, grads, head)
+def _backward(inputs, grads):
+    heads = inputs[0].shape[2]
+    for head in prange(inputs[0].shape[0] * heads):
+        _backward_head(inputs, grads, np.int64(head) // heads, np.int64(head) % heads)
 
 
 @njit
-def _backward_head(inputs, grad_output, grad_final, grads, head):
-    heads = grad_final.shape[1]
-    b, h = head // heads, head % heads
-    starts = _states_at_starts(inputs, grad_output, b, h)
-    # The gradient of the state after the chunk, both ways round: each matrix product reads its rows.
-    G = grad_final[b, h].copy()
-    G_T = np.ascontiguousarray(G.T)
-    bonus, grad_bonus = inputs[4][h], grads[4][b, h]
+def _backward_head(inputs, grads, b, h):
+    r, v, bonus = inputs[0], inputs[2], inputs[4]
+    chunk = _new_chunk(r, v)
+    starts = _states_at_starts(inputs, chunk, b, h)
+    # The gradient of the state after the chunk, both ways round: matrix products run along rows.
+    G = grads[5][b, h]
+    G_T = _transposed(G)
+    grad_read, grad_write = _aligned(CHUNK, r), _aligned(CHUNK, r)
     for n in range(starts.shape[0] - 1, -1, -1):
-        chunk = _chunk(inputs, grad_output, b, h, n)
-        local = Grads(np.zeros_like(chunk.r), np.zeros_like(chunk.k), np.zeros_like(chunk.v), np.zeros_like(chunk.r))
-        _through_state(chunk, starts[n], G, G_T, local)
-        _inside_chunk(chunk, local)
-        _own_tokens(chunk, bonus, local, grad_bonus)
-        _store(local, grads, b, h, n)
-    grads[5][b, h] = G
+        _load_chunk(inputs, chunk, b, h, n * CHUNK)
+        _own_tokens(chunk, bonus[h], grads[4][b, h])
+        _clear(grad_read)
+        _clear(grad_write)
+        _add_product(grad_read, chunk.grad_output, starts[n])
+        _add_product(grad_write, chunk.v, G_T)
+        _add_product(chunk.grad_v, chunk.write, G)
+        _through_state(chunk, grad_read, grad_write, _crossing(starts[n], G_T, chunk.total))
+        _inside_chunk(chunk)
+        _fade_rows(G, chunk.total)
+        _add_product(G, chunk.read.T, chunk.grad_output)
+        _fade_columns(G_T, chunk.total)
+        _add_product(G_T, chunk.grad_output.T, chunk.read)
+        _store_chunk(chunk, grads, b, h, n * CHUNK)
 
 
 @njit
-def _chunk(inputs, grad_output, b, h, n):
-    r, k, v, log_decay, _, _ = inputs
-    start, stop = n * CHUNK, min(r.shape[1], (n + 1) * CHUNK)
-    decay = np.empty((stop - start, r.shape[3]), r.dtype)
-    for t in range(start, stop):
-        _exp_row(log_decay[b % log_decay.shape[0], min(t, log_decay.shape[1] - 1), h], decay[t - start])
-    before, after, total = _products(decay)
+def _aligned(rows, like):
+    """An uninitialised matrix of `rows` rows as long as the last axis of `like`."""
+    size = rows * like.shape[-1]
+    memory = np.empty(size + ALIGNMENT // like.itemsize, like.dtype)
+    start = -memory.ctypes.data % ALIGNMENT // like.itemsize
+    return memory[start : start + size].reshape(rows, like.shape[-1])
+
+
+@njit
+def _new_chunk(r, v):
     return Chunk(
-        _rows(r, b, h, start, stop),
-        _rows(k, b, h, start, stop),
-        _rows(v, b, h, start, stop),
-        _rows(grad_output, b, h, start, stop),
-        decay,
-        before,
-        after,
-        total,
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, v),
+        _aligned(CHUNK, v),
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, r),
+        np.empty(r.shape[3], r.dtype),
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, r),
+        _aligned(CHUNK, v),
+        _aligned(CHUNK, r),
     )
 
 
 @njit
-def _rows(x, b, h, start, stop):
-    rows = np.empty((stop - start, x.shape[3]), x.dtype)
-    for t in range(start, stop):
-        for i in range(x.shape[3]):
-            rows[t - start, i] = x[b, t, h, i]
-    return rows
+def _clear(matrix):
+    for t in range(matrix.shape[0]):
+        for i in range(matrix.shape[1]):
+            matrix[t, i] = 0
 
 
 @njit
-def _products(decay):
-    before, after, total = np.ones_like(decay), np.ones_like(decay), decay[0].copy()
-    for t in range(1, decay.shape[0]):
-        for i in range(decay.shape[1]):
-            before[t, i] = before[t - 1, i] * decay[t - 1, i]
-            total[i] *= decay[t, i]
-    for t in range(decay.shape[0] - 2, -1, -1):
-        for i in range(decay.shape[1]):
-            after[t, i] = after[t + 1, i] * decay[t + 1, i]
-    return before, after, total
+def _transposed(matrix):
+    result = np.empty((matrix.shape[1], matrix.shape[0]), matrix.dtype)
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            result[j, i] = matrix[i, j]
+    return result
 
 
 @njit
-def _states_at_starts(inputs, grad_output, b, h):
-    T = inputs[0].shape[1]
-    state = np.ascontiguousarray(inputs[5][b, h].T)
-    starts = np.empty((-(-T // CHUNK), *state.shape), state.dtype)
+def _states_at_starts(inputs, chunk, b, h):
+    """The state before each chunk, (chunks, V, K)."""
+    state = _transposed(inputs[5][b, h])
+    starts = np.empty((-(-inputs[0].shape[1] // CHUNK), *state.shape), state.dtype)
     for n in range(starts.shape[0]):
         starts[n] = state
-        chunk = _chunk(inputs, grad_output, b, h, n)
+        _load_chunk(inputs, chunk, b, h, n * CHUNK)
         _fade_columns(state, chunk.total)
-        _add_product(state, chunk.v.T, chunk.k * chunk.after)
+        _add_product(state, chunk.v.T, chunk.write)
     return starts
 
 
+@njit
+def _load_chunk(inputs, chunk, b, h, start):
+    r, k, v, log_decay, _, _, grad_output = inputs
+    _load_rows(r, chunk.r, b, h, start)
+    _load_rows(k, chunk.k, b, h, start)
+    _load_rows(v, chunk.v, b, h, start)
+    _load_rows(grad_output, chunk.grad_output, b, h, start)
+    for t in range(CHUNK):
+        if start + t < r.shape[1]:
+            _exp_row(log_decay[b % log_decay.shape[0], min(start + t, log_decay.shape[1] - 1), h], chunk.decay[t])
+        else:
+            chunk.decay[t] = 1
+    _fade_tokens(chunk)
+    _clear(chunk.grad_r)
+    _clear(chunk.grad_k)
+    _clear(chunk.grad_v)
+    _clear(chunk.grad_log_decay)
+
+
+@njit
+def _load_rows(x, rows, b, h, start):
+    for t in range(CHUNK):
+        for i in range(x.shape[3]):
+            rows[t, i] = x[b, start + t, h, i] if start + t < x.shape[1] else 0
+
+
+@njit
+def _fade_tokens(chunk):
+    total = chunk.total
+    total[:] = 1
+    for t in range(CHUNK):
+        for i in range(total.size):
+            chunk.before[t, i] = total[i]
+            chunk.read[t, i] = chunk.r[t, i] * total[i]
+            total[i] *= chunk.decay[t, i]
+    total[:] = 1
+    for t in range(CHUNK - 1, -1, -1):
+        for i in range(total.size):
+            chunk.after[t, i] = total[i]
+            chunk.write[t, i] = chunk.k[t, i] * total[i]
+            total[i] *= chunk.decay[t, i]
+
+
 @njit(fastmath=REORDER)
-def _through_state(chunk, S_T, G, G_T, grads):
-    """What reads the state of the chunk's start, and what is written for after its end."""
-    read, write = chunk.r * chunk.before, chunk.k * chunk.after
-    grad_read, grad_write = np.zeros_like(read), np.zeros_like(write)
-    _add_product(grad_read, chunk.grad_output, S_T)
-    _add_product(grad_write, chunk.v, G_T)
-    _add_product(grads.v, write, G)
-    crossing = np.zeros_like(chunk.total)  # what the old state adds to the gradient of the new one, per decay
+def _crossing(S_T, G_T, total):
+    """What the chunk's decays get from the old state's part in the new one: every step the same."""
+    result = np.zeros_like(total)
     for j in range(S_T.shape[0]):
-        for i in range(crossing.size):
-            crossing[i] += S_T[j, i] * G_T[j, i] * chunk.total[i]
-    _log_decay_of_reads(read, grad_read, crossing, grads.log_decay)
-    _log_decay_of_writes(write, grad_write, grads.log_decay)
-    for t in range(read.shape[0]):
-        for i in range(read.shape[1]):
-            grads.r[t, i] = chunk.before[t, i] * grad_read[t, i]
-            grads.k[t, i] = chunk.after[t, i] * grad_write[t, i]
-    for i in range(G.shape[0]):
-        for j in range(G.shape[1]):
-            G[i, j] *= chunk.total[i]
-    _add_product(G, read.T, chunk.grad_output)
-    _fade_columns(G_T, chunk.total)
-    _add_product(G_T, chunk.grad_output.T, read)
+        for i in range(total.size):
+            result[i] += S_T[j, i] * G_T[j, i] * total[i]
+    return result
 
 
 @njit
-def _log_decay_of_reads(read, grad_read, crossing, grad_log_decay):
-    """A step's decay fades the old state for every later reader of the chunk and for the next chunk."""
-    later = crossing
-    for t in range(read.shape[0] - 1, -1, -1):
-        for i in range(read.shape[1]):
-            grad_log_decay[t, i] += later[i]
-            later[i] += read[t, i] * grad_read[t, i]
+def _through_state(chunk, grad_read, grad_write, crossing):
+    """Gradients of what reads the state of the chunk's start and of what is written for after its end."""
+    later = crossing  # a step fades the old state for the next chunk and for the later readers of this one
+    for t in range(CHUNK - 1, -1, -1):
+        for i in range(later.size):
+            chunk.grad_r[t, i] += chunk.before[t, i] * grad_read[t, i]
+            chunk.grad_log_decay[t, i] += later[i]
+            later[i] += chunk.read[t, i] * grad_read[t, i]
+    earlier = np.zeros_like(later)  # and what this chunk's earlier tokens write for the next one
+    for t in range(CHUNK):
+        for i in range(later.size):
+            chunk.grad_k[t, i] += chunk.after[t, i] * grad_write[t, i]
+            chunk.grad_log_decay[t, i] += earlier[i]
+            earlier[i] += chunk.write[t, i] * grad_write[t, i]
 
 
 @njit
-def _log_decay_of_writes(write, grad_write, grad_log_decay):
-    """A step's decay fades what earlier tokens of the chunk wrote for the next chunk."""
-    earlier = np.zeros_like(write[0])
-    for t in range(write.shape[0]):
-        for i in range(write.shape[1]):
-            grad_log_decay[t, i] += earlier[i]
-            earlier[i] += write[t, i] * grad_write[t, i]
-
-
-@njit
-def _inside_chunk(chunk, grads):
+def _inside_chunk(chunk):
     """Every pair of one chunk: token t reads what token s < t wrote, faded by the steps between them."""
-    between = np.ones_like(chunk.k)  # row s: decay from after s to before t
-    for t in range(1, chunk.r.shape[0]):
-        earlier = np.zeros_like(chunk.total)
+    earlier = np.empty_like(chunk.total)
+    for t in range(CHUNK):
+        chunk.between[t] = 1
+        earlier[:] = 0
         for s in range(t):
-            grad_score = _dot(chunk.grad_output[t], chunk.v[s])
-            score = _pair(chunk, grads, between[s], earlier, t, s, grad_score)
+            grad_score = _dot(chunk.grad_output, t, chunk.v, s)
+            score = _pair(chunk, earlier, t, s, grad_score)
             for j in range(chunk.v.shape[1]):
-                grads.v[s, j] += score * chunk.grad_output[t, j]
+                chunk.grad_v[s, j] += score * chunk.grad_output[t, j]
 
 
 @njit(fastmath=REORDER)
-def _pair(chunk, grads, between, earlier, t, s, grad_score):
+def _pair(chunk, earlier, t, s, grad_score):
     score = grad_score * 0
-    last = t - 1
-    for i in range(between.size):
-        fade = between[i]
-        read, written = chunk.r[t, i] * fade, chunk.k[s, i] * fade
+    # The steps s + 1 ... t - 1 fade the pair: step s + 1 gets the terms of all writers up to s. (Step t gets none.)
+    gets = s + 1 < t
+    for i in range(earlier.size):
+        fade = chunk.between[s, i]
+        written = chunk.k[s, i] * fade
         term = chunk.r[t, i] * written
         score += term
-        grads.r[t, i] += grad_score * written
-        grads.k[s, i] += grad_score * read
-        # The steps after s and before t fade this pair: step s + 1 sees the pairs of all writers up to s.
         earlier[i] += grad_score * term
-        if s < last:
-            grads.log_decay[s + 1, i] += earlier[i]
-        between[i] = fade * chunk.decay[t, i]
+        chunk.grad_r[t, i] += grad_score * written
+        chunk.grad_k[s, i] += grad_score * (chunk.r[t, i] * fade)
+        chunk.between[s, i] = fade * chunk.decay[t, i]
+    if gets:
+        for i in range(earlier.size):
+            chunk.grad_log_decay[s + 1, i] += earlier[i]
     return score
 
 
 @njit(fastmath=REORDER)
-def _own_tokens(chunk, bonus, grads, grad_bonus):
+def _own_tokens(chunk, bonus, grad_bonus):
     """The bonus: a token reads itself."""
-    for t in range(chunk.r.shape[0]):
-        grad_weight = _dot(chunk.grad_output[t], chunk.v[t])
+    for t in range(CHUNK):
+        grad_weight = _dot(chunk.grad_output, t, chunk.v, t)
         weight = grad_weight * 0
         for i in range(bonus.size):
             r, k = chunk.r[t, i], chunk.k[t, i]
             weight += r * bonus[i] * k
-            grads.r[t, i] += grad_weight * bonus[i] * k
-            grads.k[t, i] += grad_weight * bonus[i] * r
+            chunk.grad_r[t, i] += grad_weight * bonus[i] * k
+            chunk.grad_k[t, i] += grad_weight * bonus[i] * r
             grad_bonus[i] += grad_weight * r * k
         for j in range(chunk.v.shape[1]):
-            grads.v[t, j] += weight * chunk.grad_output[t, j]
+            chunk.grad_v[t, j] += weight * chunk.grad_output[t, j]
 
 
 @njit
-def _store(local, grads, b, h, n):
+def _store_chunk(chunk, grads, b, h, start):
     grad_r, grad_k, grad_v, grad_log_decay, _, _ = grads
-    for i in range(local.r.shape[0]):
-        t = n * CHUNK + i
-        grad_r[b, t, h] = local.r[i]
-        grad_k[b, t, h] = local.k[i]
-        grad_v[b, t, h] = local.v[i]
-        grad_log_decay[b, min(t, grad_log_decay.shape[1] - 1), h] += local.log_decay[i]
+    for t in range(min(CHUNK, grad_r.shape[1] - start)):
+        step = min(start + t, grad_log_decay.shape[1] - 1)
+        for i in range(grad_r.shape[3]):
+            grad_r[b, start + t, h, i] = chunk.grad_r[t, i]
+            grad_k[b, start + t, h, i] = chunk.grad_k[t, i]
+            grad_log_decay[b, step, h, i] += chunk.grad_log_decay[t, i]
+        for j in range(grad_v.shape[3]):
+            grad_v[b, start + t, h, j] = chunk.grad_v[t, j]
 
 
 @njit(fastmath=REORDER)
-def _dot(x, y):
+def _dot(x, t, y, s):
     total = x.dtype.type(0)
-    for i in range(x.size):
-        total += x[i] * y[i]
+    for i in range(x.shape[1]):
+        total += x[t, i] * y[s, i]
     return total
 
 
 @njit
-def _fade_columns(matrix, total):
+def _fade_rows(matrix, decay):
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            matrix[i, j] *= decay[i]
+
+
+@njit
+def _fade_columns(matrix, decay):
     for j in range(matrix.shape[0]):
         for i in range(matrix.shape[1]):
-            matrix[j, i] *= total[i]
+            matrix[j, i] *= decay[i]
 
 
-@njit(fastmath=REORDER)
+@njit
 def _add_product(out, a, b):
     """out += a @ b; four rows by four terms at a time, so that a number once loaded is used four times."""
-    rows, terms = out.shape[0], b.shape[0]
-    for m in range(0, rows - 3, 4):
-        for n in range(0, terms - 3, 4):
-            _add_four_by_four(out[m : m + 4], a[m : m + 4, n : n + 4], b[n : n + 4])
-        _add_simply(out[m : m + 4], a[m : m + 4, terms - terms % 4 :], b[terms - terms % 4 :])
-    _add_simply(out[rows - rows % 4 :], a[rows - rows % 4 :], b)
-
-
-@njit(fastmath=REORDER)
-def _add_simply(out, a, b):
-    for m in range(out.shape[0]):
+    rows, terms = out.shape[0] // 4 * 4, b.shape[0] // 4 * 4
+    for m in range(0, rows, 4):
+        for n in range(0, terms, 4):
+            _add_four_by_four(out, a, b, m, n)
+        for n in range(terms, b.shape[0]):
+            for row in range(m, m + 4):
+                _add_one_by_one(out, a, b, row, n)
+    for m in range(rows, out.shape[0]):
         for n in range(b.shape[0]):
-            factor = a[m, n]
-            for j in range(out.shape[1]):
-                out[m, j] += factor * b[n, j]
+            _add_one_by_one(out, a, b, m, n)
 
 
 @njit(fastmath=REORDER)
-def _add_four_by_four(out, a, b):
-    a00, a01, a02, a03 = a[0, 0], a[0, 1], a[0, 2], a[0, 3]
-    a10, a11, a12, a13 = a[1, 0], a[1, 1], a[1, 2], a[1, 3]
-    a20, a21, a22, a23 = a[2, 0], a[2, 1], a[2, 2], a[2, 3]
-    a30, a31, a32, a33 = a[3, 0], a[3, 1], a[3, 2], a[3, 3]
+def _add_one_by_one(out, a, b, m, n):
+    factor = a[m, n]
     for j in range(out.shape[1]):
-        b0, b1, b2, b3 = b[0, j], b[1, j], b[2, j], b[3, j]
-        out[0, j] += a00 * b0 + a01 * b1 + a02 * b2 + a03 * b3
-        out[1, j] += a10 * b0 + a11 * b1 + a12 * b2 + a13 * b3
-        out[2, j] += a20 * b0 + a21 * b1 + a22 * b2 + a23 * b3
-        out[3, j] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
+        out[m, j] += factor * b[n, j]
+
+
+@njit(fastmath=REORDER)
+def _add_four_by_four(out, a, b, m, n):
+    a00, a01, a02, a03 = a[m, n], a[m, n + 1], a[m, n + 2], a[m, n + 3]
+    a10, a11, a12, a13 = a[m + 1, n], a[m + 1, n + 1], a[m + 1, n + 2], a[m + 1, n + 3]
+    a20, a21, a22, a23 = a[m + 2, n], a[m + 2, n + 1], a[m + 2, n + 2], a[m + 2, n + 3]
+    a30, a31, a32, a33 = a[m + 3, n], a[m + 3, n + 1], a[m + 3, n + 2], a[m + 3, n + 3]
+    for j in range(out.shape[1]):
+        b0, b1, b2, b3 = b[n, j], b[n + 1, j], b[n + 2, j], b[n + 3, j]
+        out[m, j] += a00 * b0 + a01 * b1 + a02 * b2 + a03 * b3
+        out[m + 1, j] += a10 * b0 + a11 * b1 + a12 * b2 + a13 * b3
+        out[m + 2, j] += a20 * b0 + a21 * b1 + a22 * b2 + a23 * b3
+        out[m + 3, j] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
