@@ -1,0 +1,180 @@
+"""What every layer promises: any cut of the time axis, causality, independent rows, states of exactly the stated bytes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from hybridlab.layers import (
+    Depth,
+    GroupedAttention,
+    Layer,
+    ResidualBlock,
+    Rotary,
+    RWKV4TimeMixing,
+    RWKV5TimeMixing,
+    RWKV6ChannelMixing,
+    RWKV6TimeMixing,
+    RWKVChannelMixing,
+    Shared,
+    SwiGLU,
+    set_backend,
+)
+from hybridlab.state import state_nbytes, state_tensors
+
+WIDTH, HEADS, HEAD_WIDTH, GROUPS, WINDOW = 24, 2, 6, 2, 5
+DEPTH = Depth(1, 3)
+LENGTHS = (0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW)
+
+
+def attention(window: int | None = None, rotary: Rotary | None = None) -> GroupedAttention:
+    return GroupedAttention(WIDTH, 2 * GROUPS, GROUPS, HEAD_WIDTH, window, rotary, DEPTH)
+
+
+def block() -> ResidualBlock:
+    norms = (torch.nn.LayerNorm(WIDTH) for _ in range(2))
+    return ResidualBlock(RWKV6TimeMixing(WIDTH, HEADS, HEAD_WIDTH, 3, 4, DEPTH), RWKV6ChannelMixing(WIDTH, 40), *norms)
+
+
+LAYERS: dict[str, Callable[[], Layer]] = {
+    "rwkv4 time mixing": lambda: RWKV4TimeMixing(WIDTH, 10, DEPTH),
+    "rwkv5 time mixing": lambda: RWKV5TimeMixing(WIDTH, HEADS, HEAD_WIDTH, DEPTH),
+    "rwkv6 time mixing": lambda: RWKV6TimeMixing(WIDTH, HEADS, HEAD_WIDTH, 3, 4, DEPTH),
+    "rwkv channel mixing": lambda: RWKVChannelMixing(WIDTH, 40, DEPTH),
+    "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(WIDTH, 40, DEPTH),
+    "attention": attention,
+    "attention, rotary": lambda: attention(rotary=Rotary()),
+    "window attention": lambda: attention(WINDOW),
+    "window attention, rotary": lambda: attention(WINDOW, Rotary()),
+    "swiglu": lambda: SwiGLU(WIDTH, 40),
+    "block": block,
+}
+# The formulas of the state classes' docstrings: numbers in the dtype, numbers in the state dtype, after T tokens.
+MATRICES = HEADS * HEAD_WIDTH * HEAD_WIDTH
+FORMULAS: dict[str, Callable[[int], tuple[int, int]]] = {
+    "rwkv4 time mixing": lambda t: (WIDTH, 3 * 10),
+    "rwkv5 time mixing": lambda t: (WIDTH, MATRICES),
+    "rwkv6 time mixing": lambda t: (WIDTH, MATRICES),
+    "rwkv channel mixing": lambda t: (WIDTH, 0),
+    "rwkv6 channel mixing": lambda t: (WIDTH, 0),
+    "attention": lambda t: (2 * t * GROUPS * HEAD_WIDTH, 0),
+    "attention, rotary": lambda t: (2 * t * GROUPS * HEAD_WIDTH, 0),
+    "window attention": lambda t: (2 * min(t, WINDOW - 1) * GROUPS * HEAD_WIDTH, 0),
+    "window attention, rotary": lambda t: (2 * min(t, WINDOW - 1) * GROUPS * HEAD_WIDTH, 0),
+    "swiglu": lambda t: (0, 0),
+    "block": lambda t: (2 * WIDTH, MATRICES),
+}
+BATCH, LENGTH = 3, 4 * WINDOW + 1
+
+
+def made(name: str, dtype: torch.dtype = torch.float64) -> Layer:
+    """A layer with random weights everywhere, so that nothing hides behind an initial zero."""
+    layer = LAYERS[name]().to(dtype)
+    for parameter in layer.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    set_backend(layer, "naive")
+    return layer
+
+
+def run(layer: Layer, x: Tensor, cuts: list[int]) -> tuple[Tensor, object]:
+    state, pieces, position = None, [], 0
+    for piece in x.split(cuts, 1):
+        y, state = layer(piece, state, Shared(torch.tensor(position)))
+        pieces.append(y)
+        position += piece.shape[1]
+    return torch.cat(pieces, 1), state
+
+
+def stream(dtype: torch.dtype = torch.float64, length: int = LENGTH) -> Tensor:
+    return torch.randn(BATCH, length, WIDTH, dtype=dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cuts", [[1] * LENGTH, [3, 7, 1, 10], [LENGTH - 1, 1]], ids=["steps", "odd", "last"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_cuts_change_nothing(name: str, cuts: list[int]) -> None:
+    layer, x = made(name), stream()
+    whole, end = run(layer, x, [LENGTH])
+    cut, cut_end = run(layer, x, cuts)
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-10)
+    for one, other in zip(state_tensors(end), state_tensors(cut_end), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LAYERS)
+def test_causal_and_reads_its_own_token(name: str) -> None:
+    """Each token in turn becomes another random one: nothing before it may change, and it itself must."""
+    layer, x = made(name), stream()
+    before, _ = layer(x)
+    for t in range(LENGTH):
+        changed = x.clone()
+        changed[:, t] = torch.randn(BATCH, WIDTH, dtype=x.dtype)
+        after, _ = layer(changed)
+        assert torch.equal(after[:, :t], before[:, :t]), f"token {t} reached back"
+        assert ((after[:, t] - before[:, t]).abs().amax(-1) > 1e-6).all(), f"token {t} does not see itself"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LAYERS)
+def test_rows_are_independent(name: str) -> None:
+    layer, x = made(name), stream()
+    together, _ = layer(x)
+    for row in range(BATCH):
+        alone, _ = layer(x[row : row + 1])
+        torch.testing.assert_close(alone, together[row : row + 1], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_bytes(name: str, length: int, dtype: torch.dtype) -> None:
+    """Formula, `init_state` and the state of a real forward agree, to the byte, the shape and the dtype."""
+    layer = made(name, dtype)
+    narrow, wide = FORMULAS[name](length)
+    promised = layer.init_state(BATCH, length, dtype=dtype)
+    assert state_nbytes(promised) == BATCH * (narrow * dtype.itemsize + wide * 4)
+    if length == 0:
+        return
+    # Prompt and a step, so that a view of a longer tensor would be seen as the bytes it keeps alive.
+    _, state = run(layer, stream(dtype, length), [length - 1, 1] if length > 1 else [1])
+    assert state_nbytes(state) == state_nbytes(promised)
+    assert type(state) is type(promised)
+    for one, other in zip(state_tensors(state), state_tensors(promised), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_state_dtype_is_only_for_recurrent_states(name: str) -> None:
+    layer = LAYERS[name]()
+    narrow, wide = FORMULAS[name](7)
+    state = layer.init_state(2, 7, dtype=torch.float32, state_dtype=torch.bfloat16, device="meta")
+    assert state_nbytes(state) == 2 * (4 * narrow + 2 * wide)
+    assert all(tensor.is_meta for tensor in state_tensors(state))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_parameter_learns(name: str) -> None:
+    """A gradient, finite and not zero, reaches every parameter and the state that was given."""
+    layer = made(name)
+    state = layer.init_state(BATCH, 2, dtype=torch.float64)
+    given = [tensor.requires_grad_() for tensor in state_tensors(state)]
+    y, _ = layer(stream(), state, Shared(torch.tensor(2)))
+    y.square().sum().backward()
+    for label, parameter in layer.named_parameters():
+        assert parameter.grad is not None, label
+        assert parameter.grad.isfinite().all(), label
+        assert parameter.grad.abs().max() > 0, label
+    assert all(tensor.grad is not None for tensor in given)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_given_state_is_not_changed(name: str) -> None:
+    layer, x = made(name), stream()
+    _, state = layer(x)
+    before = [tensor.clone() for tensor in state_tensors(state)]
+    layer(x, state, Shared(torch.tensor(LENGTH)))
+    for kept, tensor in zip(before, state_tensors(state), strict=True):
+        assert torch.equal(kept, tensor)
