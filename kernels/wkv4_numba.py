@@ -79,10 +79,12 @@ def _backward_row(before, weights, token, gradients, carried):
     g_log_decay, g_bonus, g_num, g_den = carried
     for c in range(k.size):
         old, new = _shifted(top[c], bonus[c] + k[c])
-        g_above = g_out[c] / (old * den[c] + new)
+        below = old * den[c] + new
+        g_above = g_out[c] / below
         g_below = -g_above * out[c]
         kept, added = _shifted(top[c] + log_decay[c], k[c])
-        g_present = new * (g_above * v[c] + g_below)
+        # v - out, written so that nothing cancels where the present token is all there is.
+        g_present = new * g_above * old * (den[c] * v[c] - num[c]) / below
         g_k[c] = g_present + added * (g_num[c] * v[c] + g_den[c])
         g_v[c] = new * g_above + added * g_num[c]
         g_bonus[c] += g_present
