@@ -1,4 +1,4 @@
-"""wkv4: every form and kernel is the literal weighted average, with its gradients, at sizes and keys that break wrong ones."""
+"""wkv4: every form and kernel is the literal weighted average, gradients too, at sizes and keys that break wrong ones."""
 
 import math
 from collections.abc import Callable
@@ -220,7 +220,7 @@ def test_gradients_flow_through_the_state_between_pieces() -> None:
 
 
 def test_numba_keeps_its_digits_over_a_long_text() -> None:
-    """A max that is decayed token by token rounds each time: in float32 the literal recurrence drifts, the kernel does not."""
+    """A max decayed token by token rounds each time: the literal recurrence drifts in float32, the kernel does not."""
     length, channels = 4096, 16
     k = (50 + torch.randn(1, length, channels)).index_fill(1, torch.tensor([0]), 60.0)
     v = torch.randn_like(k) + torch.linspace(2, -2, length).reshape(1, -1, 1)

@@ -21,7 +21,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from hybridlab.ops.checks import check_tensors, state_dtype
 from hybridlab.ops.dispatch import choose
 from hybridlab.shapes import GroupedKeys, GroupedValues, Queries, Values
-from hybridlab.state import owned
 
 LAYOUT = {"q": "BTHK", "k": "BTGK", "v": "BTGV"}
 
@@ -163,15 +162,13 @@ def _seen_now(rows: Tensor, sight: Sight) -> Tensor:
 
 def _kept(rows: Tensor, sight: Sight) -> Tensor:
     """What later queries can still see: the next one sees itself and one row less of the past."""
-    return rows if sight.window is None else owned(_ends(rows, sight.sinks, sight.window - 1))
+    return rows if sight.window is None else _ends(rows, sight.sinks, sight.window - 1)
 
 
 def _ends(rows: Tensor, first: int, last: int) -> Tensor:
-    """The first so many rows and the last so many, none twice."""
-    if rows.shape[1] <= first + last:
-        return rows
-    recent = rows[:, rows.shape[1] - last :]
-    return torch.cat((rows[:, :first], recent), 1) if first else recent
+    """The first so many rows and the last so many, none twice; a copy where anything is dropped, so that it is freed."""
+    total = rows.shape[1]
+    return rows if total <= first + last else torch.cat((rows[:, :first], rows[:, total - last :]), 1)
 
 
 def _check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
