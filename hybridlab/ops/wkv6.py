@@ -6,9 +6,9 @@ every row of S fades by its own decay and the token is written:
     o_t = r_t (S_{t-1} + (u * k_t) v_t^T)
     S_t = diag(e^{log_decay_t}) S_{t-1} + k_t v_t^T
 
-The hazard: e^{-cumulative decay} overflows. No form here ever takes the exponential of a positive number: decays between
-two tokens are exponentials of differences, and what lies in the future is set to -inf *before* the exponential, or the
-gradient would be inf * 0.
+The hazard: e^{-cumulative decay} overflows. No form here ever takes the exponential of a positive number: the decay between
+two tokens is the exponential of the sum of the steps between them, or the product of their decays, and what lies in the
+future is set to -inf *before* the exponential, or the gradient would be inf * 0.
 """
 
 import torch
@@ -65,14 +65,16 @@ def wkv6(
     if state is None:
         state = r.new_zeros(shape, dtype=state_dtype(r.dtype))
     check_state("wkv6", state, shape, r)
+    check_chunk_size("wkv6", chunk_size)
     run = choose("wkv6", FORMS, BACKENDS, backend, form, r)
     if run is wkv6_chunked:
-        check_chunk_size("wkv6", chunk_size)
         return wkv6_chunked(r, k, v, log_decay, bonus, state, chunk_size)
     return run(r, k, v, log_decay, bonus, state)
 
 
-def wkv6_recurrent(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def wkv6_recurrent(
+    r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
     """The literal equation, token by token."""
     out_dtype, (r, k, v, log_decay, bonus) = v.dtype, _widened(state, r, k, v, log_decay, bonus)
     log_decay = log_decay.expand(-1, k.shape[1], -1, -1)
@@ -87,38 +89,68 @@ def wkv6_recurrent(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Te
 
 def wkv6_parallel(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """All pairs of tokens at once: o_t = sum_i (r_t * decay(i -> t)) k_i v_i, a (T, T) matrix for every key channel."""
-    return wkv6_chunked(r, k, v, log_decay, bonus, state, chunk_size=k.shape[1])
+    out_dtype, (r, k, v, log_decay, bonus) = v.dtype, _widened(state, r, k, v, log_decay, bonus)
+    r, k, v, log_decay = (x.transpose(1, 2) for x in (r, k, v, log_decay.expand(k.shape)))
+    scores = torch.einsum("bhtk,bhik,bhtik->bhti", r, k, _between(log_decay).exp())
+    scores = scores + torch.diag_embed((r * bonus.unsqueeze(1) * k).sum(-1))
+    before, after, whole = _outside(log_decay)
+    output = scores @ v + (r * before) @ state
+    state = whole.unsqueeze(-1) * state + (k * after).transpose(-1, -2) @ v
+    return output.transpose(1, 2).to(out_dtype), state
 
 
 def wkv6_chunked(
     r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor, chunk_size: int = CHUNK_SIZE
 ) -> tuple[Tensor, Tensor]:
-    """All pairs inside a chunk, the state between chunks."""
+    """Pairs inside a chunk, the state between chunks; all chunks at once but for the state's own recurrence."""
     out_dtype, (r, k, v, log_decay, bonus) = v.dtype, _widened(state, r, k, v, log_decay, bonus)
-    log_decay = log_decay.expand(k.shape[0], k.shape[1], -1, -1)
-    outputs = []
-    for chunk in zip(*(x.split(chunk_size, 1) for x in (r, k, v, log_decay)), strict=True):
-        output, state = _one_chunk(*chunk, bonus, state)
-        outputs.append(output)
-    return torch.cat(outputs, 1).to(out_dtype), state
+    length, chunk_size = k.shape[1], min(chunk_size, k.shape[1])
+    r, k, v, log_decay = (_chunks(x, chunk_size) for x in (r, k, v, log_decay.expand(k.shape)))
+    before, after, whole = _outside(log_decay)
+    written = (k * after).transpose(-1, -2) @ v
+    starts = []
+    for whole_n, written_n in zip(whole.unsqueeze(-1).unbind(2), written.unbind(2), strict=True):
+        starts.append(state)
+        state = whole_n * state + written_n
+    output = _scores(r, k, log_decay.exp(), bonus) @ v + (r * before) @ torch.stack(starts, 2)
+    return output.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :length].to(out_dtype), state
 
 
-def _one_chunk(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    # Time goes third, so that heads batch.
-    r, k, v, log_decay = (x.transpose(1, 2) for x in (r, k, v, log_decay))
-    length = k.shape[2]
-    after = log_decay.cumsum(2)  # decay from before the chunk to after token t
-    # ... to before token t, where it reads; shifted, not subtracted: a difference would lose digits of a long sum.
-    before = torch.nn.functional.pad(after[:, :, :-1], (0, 0, 1, 0))
-    pair = before.unsqueeze(3) - after.unsqueeze(2)  # from after token i to before token t
-    earlier = torch.ones(length, length, dtype=torch.bool, device=k.device).tril(-1)
-    pair = pair.masked_fill(~earlier.unsqueeze(-1), float("-inf")).exp()
-    scores = torch.einsum("bhtk,bhik,bhtik->bhti", r, k, pair)
-    scores = scores + torch.diag_embed((r * bonus.unsqueeze(1) * k).sum(-1))
-    output = scores @ v + (r * before.exp()) @ state
-    left = after[:, :, -1:]  # decay of the whole chunk
-    state = left.exp().transpose(2, 3) * state + (k * (left - after).exp()).transpose(2, 3) @ v
-    return output.transpose(1, 2), state
+def _chunks(x: Tensor, chunk_size: int) -> Tensor:
+    """(B, T, H, K) to (B, H, chunks, chunk_size, K); the end is filled with zeros: tokens that do nothing."""
+    missing = -x.shape[1] % chunk_size
+    filled = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, missing))
+    return filled.unflatten(1, (-1, chunk_size)).permute(0, 3, 1, 2, 4).contiguous()
+
+
+def _scores(r: Tensor, k: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:
+    """What token t of a chunk takes from token i, (..., t, i): one diagonal after another, each one step further back."""
+    scores = torch.diag_embed((r * bonus[:, None, None] * k).sum(-1))
+    faded = k[..., :-1, :]
+    for distance in range(1, k.shape[-2]):
+        scores = scores + torch.diag_embed((r[..., distance:, :] * faded).sum(-1), offset=-distance)
+        faded = faded[..., :-1, :] * decay[..., distance:-1, :]
+    return scores
+
+
+def _outside(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Decays from the start to before each token, from after each token to the end, and of the whole stretch.
+
+    Exclusive sums, shifted rather than subtracted: a difference of long sums has lost its small digits.
+    """
+    sums = log_decay.cumsum(-2)
+    before = torch.nn.functional.pad(sums[..., :-1, :], (0, 0, 1, 0))
+    after = torch.nn.functional.pad(log_decay[..., 1:, :].flip(-2).cumsum(-2).flip(-2), (0, 0, 0, 1))
+    return before.exp(), after.exp(), sums[..., -1, :].exp()
+
+
+def _between(log_decay: Tensor) -> Tensor:
+    """Log decay from after token i to before token t, (..., t, i, K); -inf where i is not earlier than t."""
+    length = log_decay.shape[-2]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).tril(-1).unsqueeze(-1)
+    steps = log_decay.unsqueeze(-2).expand(*log_decay.shape[:-1], length, -1).masked_fill(~earlier, 0)
+    sums = torch.nn.functional.pad(steps.cumsum(-3)[..., :-1, :, :], (0, 0, 0, 0, 1, 0))
+    return sums.masked_fill(~earlier, float("-inf"))
 
 
 def _widened(state: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
