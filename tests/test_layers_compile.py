@@ -1,0 +1,43 @@
+"""A layer on a kernel backend compiles into one graph, with gradients, for a prompt and for a step."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hybridlab.layers import (
+    Layer,
+    RWKV4TimeMixing,
+    RWKV5TimeMixing,
+    RWKV6ChannelMixing,
+    RWKV6TimeMixing,
+    set_backend,
+)
+from hybridlab.state import state_tensors
+
+LAYERS: dict[str, Callable[[], Layer]] = {
+    "rwkv4 time mixing": lambda: RWKV4TimeMixing(24, 16),
+    "rwkv5 time mixing": lambda: RWKV5TimeMixing(24, 3, 8),
+    "rwkv6 time mixing": lambda: RWKV6TimeMixing(24, 3, 8, 3, 5),
+    "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(24, 32),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_one_graph(name: str) -> None:
+    layer = LAYERS[name]()
+    for parameter in layer.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    set_backend(layer, "numba")
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 9, 24)
+    results = []
+    for run in (layer, compiled):
+        layer.zero_grad()
+        y, state = run(x)
+        step, after = run(x[:, :1], state)
+        (y.square().sum() + step.square().sum()).backward()
+        grads = [parameter.grad for parameter in layer.parameters()]
+        results.append([y, step, *state_tensors(after), *grads])
+    for eager, traced in zip(*results, strict=True):
+        torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-5)
