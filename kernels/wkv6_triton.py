@@ -2,9 +2,9 @@
 
     o_t = r_t (S_{t-1} + (u * k_t) v_t^T)             S_t = diag(e^{log_decay_t}) S_{t-1} + k_t v_t^T
 
-Every pair i < t inside a chunk needs the decay of the tokens between them. As one product, (r e^{..}) (k e^{-..})^T overflows;
-as one exponential a pair it is no matrix product. Halving gives both: t and i stand in different halves of exactly one block
-of 2, 4, 8, ... tokens, and with that block's midpoint p between them
+Every pair i < t inside a chunk needs the decay of the tokens between them. As one product (r e^{..}) (k e^{-..})^T it
+overflows; as one exponential a pair it is no matrix product. Halving gives both: exactly one aligned block of 2, 4, 8, ...
+tokens has i in its left half and t in its right half, and with its midpoint p between them
 
     decay(i -> t) = decay(i -> p) * decay(p -> t)
 
@@ -12,9 +12,9 @@ where both factors are exponentials of sums of log decays, hence at most 1. So t
 level. The sums themselves are products with a 0/1 matrix: no differences of long sums, so no digits are lost, and the
 gradient of log_decay, through the same matrix transposed, is exact even where the decay is e^{-20}.
 
-Four launches a forward and backward share the work: `carry_kernel` walks the chunks, one tile of the state a program, and
-writes down the state at each chunk's start (or, walking back, its gradient at each chunk's end); the other three take one
-chunk a program, all chunks at once. Nothing but the inputs is kept for the backward.
+`carry_kernel` walks the chunks, one tile of the state a program, and writes down the state at each chunk's start (or,
+walking back, its gradient at each chunk's end). The other kernels take one chunk a program, all chunks at once. Nothing but
+the inputs is kept for the backward: it walks again.
 """
 
 import torch
@@ -22,8 +22,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Products of 0/1 matrices with log decays, whatever the inputs' dtype: an exponent must not lose digits.
-EXACT = tl.constexpr("ieee" if torch.version.hip else "tf32x3")
+# Tokens a chunk, keys and values a tile: the largest that no target spills from registers (`hybridlab.measure.aot`).
+LARGEST = (32, 16, 32)
+STATE_TILE = 32
 
 
 def forward(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,8 +38,9 @@ def forward(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, s
     L, BK, BV = blocks(T, K, V)
     out = torch.empty_like(v)
     outputs_kernel[(triton.cdiv(T, L) * B * H, triton.cdiv(V, BV))](
-        r, k, v, log_decay, bonus, starts, out, T, *log_decay.stride()[:2], H, K, V, L, BK, BV, precision(r), num_warps=4
-    )
+        r, k, v, log_decay, bonus, starts, out, T, *log_decay.stride()[:2], H, K, V, L, BK, BV,
+        precision(r), num_warps=L // 16,
+    )  # fmt: skip
     return out, final
 
 
@@ -56,9 +58,11 @@ def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     grad_decay = k.new_empty(k.shape, dtype=torch.float32)
     grad_bonus = k.new_empty((B, chunks, H, K), dtype=torch.float32)  # one summand a chunk: sums stay reproducible
     sizes = (T, *strides, H, K, V, L, BK, BV, precision(r))
-    value_grads_kernel[(chunks * B * H, triton.cdiv(V, BV))](r, k, grad_out, decay, bonus, ends, grad_v, *sizes, num_warps=4)
-    key_grads_kernel[(chunks * B * H,)](
-        r, k, v, decay, bonus, starts, ends, grad_out, grad_r, grad_k, grad_decay, grad_bonus, *sizes, num_warps=8
+    value_grads_kernel[(chunks * B * H, triton.cdiv(V, BV))](
+        r, k, grad_out, decay, bonus, ends, grad_v, *sizes, num_warps=L // 16
+    )
+    key_grads_kernel[(chunks * B * H, triton.cdiv(K, BK))](
+        r, k, v, decay, bonus, starts, ends, grad_out, grad_r, grad_k, grad_decay, grad_bonus, *sizes, num_warps=L // 16
     )
     grad_bonus = grad_bonus.sum((0, 1)).to(bonus.dtype)
     return grad_r, grad_k, grad_v, _folded(grad_decay, log_decay), grad_bonus, grad_state
@@ -66,10 +70,8 @@ def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def blocks(T: int, K: int, V: int) -> tuple[int, int, int]:
     """Tokens a chunk, and the widths of a tile of keys and of values: powers of two, 16 at least (matrix units)."""
-    BK = max(16, triton.next_power_of_2(K))
-    BV = min(64, max(16, triton.next_power_of_2(V)))
-    longest = 64 if BK <= 64 else 32
-    return min(longest, max(16, triton.next_power_of_2(T))), BK, BV
+    L, BK, BV = (min(most, max(16, triton.next_power_of_2(size))) for size, most in zip((T, K, V), LARGEST, strict=True))
+    return L, BK, BV
 
 
 def precision(like: Tensor) -> str:
@@ -103,8 +105,8 @@ def _step(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, sta
 
 def _carry(keys: Tensor, values: Tensor, log_decay: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
     B, T, H, K, V = (*keys.shape, values.shape[-1])
-    L, BK, BV = blocks(T, K, V)
-    BK, BV = min(BK, 32), min(BV, 32)  # rows and columns of the state are independent: small tiles, many programs
+    L, _, _ = blocks(T, K, V)
+    BK, BV = (min(STATE_TILE, max(16, triton.next_power_of_2(width))) for width in (K, V))
     marks = state.new_empty((B, H, triton.cdiv(T, L), K, V))
     final = torch.empty_like(state)
     carry_kernel[(B * H, triton.cdiv(K, BK), triton.cdiv(V, BV))](
@@ -146,8 +148,9 @@ def store_vector(x, vector, size, SIZE: tl.constexpr):
 def whereabouts(T, H: tl.constexpr, L: tl.constexpr):
     """Chunk, batch, head, and batch and head as one number, of this program; 64 bits, for offsets beyond 2^31."""
     chunks = tl.cdiv(T, L)
-    head = (tl.program_id(0) // chunks).to(tl.int64)
-    return tl.program_id(0) % chunks, head // H, head % H, head
+    program = tl.program_id(0).to(tl.int64)
+    head = program // chunks
+    return program % chunks, head // H, head % H, head
 
 
 @triton.constexpr_function
@@ -174,22 +177,36 @@ def between(point, L: tl.constexpr):
 
 
 @triton.jit
-def midpoint(LEVEL: tl.constexpr, L: tl.constexpr):
-    """For each token the midpoint of its block of 2^(LEVEL + 1) tokens."""
-    return ((tl.arange(0, L)[:, None] >> (LEVEL + 1)) << (LEVEL + 1)) + (1 << LEVEL)
+def midpoint(level, L: tl.constexpr):
+    """For each token the midpoint of its block of 2^(level + 1) tokens."""
+    return ((tl.arange(0, L)[:, None] >> (level + 1)) << (level + 1)) + (1 << level)
 
 
 @triton.jit
-def parted(LEVEL: tl.constexpr, L: tl.constexpr):
-    """Which pairs t > i have their block's midpoint between them at this level: LEVEL is the highest bit they differ in."""
+def parted(level, L: tl.constexpr):
+    """Which pairs t > i have their block's midpoint between them at this level: the highest bit they differ in."""
     t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
-    return (((t ^ i) >> LEVEL) == 1) & (t > i)
+    return (((t ^ i) >> level) == 1) & (t > i)
+
+
+@triton.constexpr_function
+def single(PRECISION):
+    """One pass through the matrix units: TF32 on NVIDIA, float32 itself on AMD."""
+    return "tf32" if PRECISION == "tf32x3" else PRECISION
 
 
 @triton.jit
-def faded(marks, log_decay):
+def marked_sums(marks, x, PRECISION: tl.constexpr):
+    """Product of a 0/1 matrix with x to float32's digits: x goes in as its leading bits, which TF32 holds, and the rest."""
+    leading = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+    rest = tl.dot(marks, x - leading, input_precision=single(PRECISION))
+    return tl.dot(marks, leading, rest, input_precision=single(PRECISION))
+
+
+@triton.jit
+def faded(marks, log_decay, PRECISION: tl.constexpr):
     """e^{sum of the marked log decays}, at most 1."""
-    return tl.exp(tl.dot(marks, log_decay, input_precision=EXACT))
+    return tl.exp(marked_sums(marks, log_decay, PRECISION))
 
 
 @triton.jit
@@ -197,8 +214,8 @@ def pair_scores(r, k, log_decay, u, L: tl.constexpr, PRECISION: tl.constexpr):
     """(L, L): how much of value i token t reads; the diagonal holds the bonus."""
     t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
     scores = tl.where(t == i, tl.sum(r * u[None, :] * k, 1)[:, None], 0.0)
-    for level in tl.static_range(levels(L)):
-        fade = faded(between(midpoint(level, L), L), log_decay)
+    for level in tl.range(levels(L), disable_licm=True):
+        fade = faded(between(midpoint(level, L), L), log_decay, PRECISION)
         both = tl.dot(r * fade, tl.trans(k * fade), input_precision=PRECISION)
         scores += tl.where(parted(level, L), both, 0.0)
     return scores
@@ -225,13 +242,13 @@ def carry_kernel(
     marks += head * chunks * K * V + corner
     S = load_tile(state + head * K * V + corner, V, K - k0, V - v0, BK, BV)
     for step in range(chunks):
-        c = chunks - 1 - step if REVERSE else step
+        c = tl.cast(chunks - 1 - step if REVERSE else step, tl.int64)
         row, rows = b * T + c * L, T - c * L
         store_tile(marks + c * K * V, S, V, K - k0, V - v0, BK, BV)
         fades = load_decay(log_decay + b * decay_b + c * L * decay_t + h * K + k0, decay_t, rows, K - k0, L, BK)
         writes = load_tile(keys + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
         what = load_tile(values + (row * H + h) * V + v0, H * V, rows, V - v0, L, BV)
-        writes *= faded(between(0 if REVERSE else L, L), fades)
+        writes *= faded(between(0 if REVERSE else L, L), fades, PRECISION)
         S = tl.exp(tl.sum(fades, 0))[:, None] * S + tl.dot(tl.trans(writes), what, input_precision=PRECISION)
     store_tile(final + head * K * V + corner, S, V, K - k0, V - v0, BK, BV)
 
@@ -251,15 +268,18 @@ def outputs_kernel(
     c, b, h, head = whereabouts(T, H, L)
     v0 = tl.program_id(1) * BV
     row, rows = b * T + c * L, T - c * L
-    fades = load_decay(log_decay + b * decay_b + c * L * decay_t + h * K, decay_t, rows, K, L, BK)
-    reads = load_tile(r + (row * H + h) * K, H * K, rows, K, L, BK)
-    writes = load_tile(k + (row * H + h) * K, H * K, rows, K, L, BK)
-    u = load_vector(bonus + h * K, K, BK)
-    scores = pair_scores(reads, writes, fades, u, L, PRECISION)
+    scores = tl.zeros((L, L), tl.float32)
+    result = tl.zeros((L, BV), tl.float32)
+    for k0 in tl.range(0, K, BK, disable_licm=True):
+        fades = load_decay(log_decay + b * decay_b + c * L * decay_t + h * K + k0, decay_t, rows, K - k0, L, BK)
+        reads = load_tile(r + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
+        writes = load_tile(k + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
+        u = load_vector(bonus + h * K + k0, K - k0, BK)
+        S = load_tile(starts + (head * tl.cdiv(T, L) + c) * K * V + k0 * V + v0, V, K - k0, V - v0, BK, BV)
+        scores += pair_scores(reads, writes, fades, u, L, PRECISION)
+        result += tl.dot(reads * faded(between(0, L), fades, PRECISION), S, input_precision=PRECISION)
     what = load_tile(v + (row * H + h) * V + v0, H * V, rows, V - v0, L, BV)
-    S = load_tile(starts + (head * tl.cdiv(T, L) + c) * K * V + v0, V, K, V - v0, BK, BV)
-    reads *= faded(between(0, L), fades)
-    result = tl.dot(scores, what, input_precision=PRECISION) + tl.dot(reads, S, input_precision=PRECISION)
+    result += tl.dot(scores, what, input_precision=PRECISION)
     store_tile(out + (row * H + h) * V + v0, result, H * V, rows, V - v0, L, BV)
 
 
@@ -278,15 +298,18 @@ def value_grads_kernel(
     c, b, h, head = whereabouts(T, H, L)
     v0 = tl.program_id(1) * BV
     row, rows = b * T + c * L, T - c * L
-    fades = load_decay(log_decay + b * decay_b + c * L * decay_t + h * K, decay_t, rows, K, L, BK)
-    reads = load_tile(r + (row * H + h) * K, H * K, rows, K, L, BK)
-    writes = load_tile(k + (row * H + h) * K, H * K, rows, K, L, BK)
-    u = load_vector(bonus + h * K, K, BK)
-    scores = pair_scores(reads, writes, fades, u, L, PRECISION)
+    scores = tl.zeros((L, L), tl.float32)
+    result = tl.zeros((L, BV), tl.float32)
+    for k0 in tl.range(0, K, BK, disable_licm=True):
+        fades = load_decay(log_decay + b * decay_b + c * L * decay_t + h * K + k0, decay_t, rows, K - k0, L, BK)
+        reads = load_tile(r + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
+        writes = load_tile(k + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
+        u = load_vector(bonus + h * K + k0, K - k0, BK)
+        dS = load_tile(ends + (head * tl.cdiv(T, L) + c) * K * V + k0 * V + v0, V, K - k0, V - v0, BK, BV)
+        scores += pair_scores(reads, writes, fades, u, L, PRECISION)
+        result += tl.dot(writes * faded(between(L, L), fades, PRECISION), dS, input_precision=PRECISION)
     grad = load_tile(grad_out + (row * H + h) * V + v0, H * V, rows, V - v0, L, BV)
-    dS = load_tile(ends + (head * tl.cdiv(T, L) + c) * K * V + v0, V, K, V - v0, BK, BV)
-    writes *= faded(between(L, L), fades)
-    result = tl.dot(tl.trans(scores), grad, input_precision=PRECISION) + tl.dot(writes, dS, input_precision=PRECISION)
+    result += tl.dot(tl.trans(scores), grad, input_precision=PRECISION)
     store_tile(grad_v + (row * H + h) * V + v0, result, H * V, rows, V - v0, L, BV)
 
 
@@ -303,12 +326,13 @@ def key_grads_kernel(
         dR = (G (K * fade)) * fade        dK = (G^T (R * fade)) * fade        d(sum of log decays) = R * dR + K * dK
 
     and so do the chunk's start (through S_start) and its end (through dS_end); the sums then hand their gradient to
-    log_decay through the transpose of their 0/1 matrix. Programs: one a chunk of a batch and head.
+    log_decay through the transpose of their 0/1 matrix. Programs: (chunk of a batch and head, tile of keys).
     """
     c, b, h, head = whereabouts(T, H, L)
     row, rows = b * T + c * L, T - c * L
-    at_keys, at_values = (row * H + h) * K, (row * H + h) * V
-    at_state = (head * tl.cdiv(T, L) + c) * K * V
+    k0 = tl.program_id(1) * BK
+    at_keys, at_values = (row * H + h) * K + k0, (row * H + h) * V
+    at_state = ((head * tl.cdiv(T, L) + c) * K + k0) * V
     asked = tl.zeros((L, L), tl.float32)
     d_read = tl.zeros((L, BK), tl.float32)
     d_write = tl.zeros((L, BK), tl.float32)
@@ -316,37 +340,37 @@ def key_grads_kernel(
     for v0 in range(0, V, BV):
         what = load_tile(v + at_values + v0, H * V, rows, V - v0, L, BV)
         grad = load_tile(grad_out + at_values + v0, H * V, rows, V - v0, L, BV)
-        S = load_tile(starts + at_state + v0, V, K, V - v0, BK, BV)
-        dS = load_tile(ends + at_state + v0, V, K, V - v0, BK, BV)
+        S = load_tile(starts + at_state + v0, V, K - k0, V - v0, BK, BV)
+        dS = load_tile(ends + at_state + v0, V, K - k0, V - v0, BK, BV)
         asked += tl.dot(grad, tl.trans(what), input_precision=PRECISION)
         d_read += tl.dot(grad, tl.trans(S), input_precision=PRECISION)
         d_write += tl.dot(what, tl.trans(dS), input_precision=PRECISION)
         d_whole += tl.sum(S * dS, 1)
-    fades = load_decay(log_decay + b * decay_b + c * L * decay_t + h * K, decay_t, rows, K, L, BK)
-    reads = load_tile(r + at_keys, H * K, rows, K, L, BK)
-    writes = load_tile(k + at_keys, H * K, rows, K, L, BK)
-    u = load_vector(bonus + h * K, K, BK)
-    d_read *= faded(between(0, L), fades)
-    d_write *= faded(between(L, L), fades)
-    d_fades = tl.dot(tl.trans(between(0, L)), reads * d_read, input_precision=EXACT)
-    d_fades += tl.dot(tl.trans(between(L, L)), writes * d_write, input_precision=EXACT)
+    fades = load_decay(log_decay + b * decay_b + c * L * decay_t + h * K + k0, decay_t, rows, K - k0, L, BK)
+    reads = load_tile(r + at_keys, H * K, rows, K - k0, L, BK)
+    writes = load_tile(k + at_keys, H * K, rows, K - k0, L, BK)
+    u = load_vector(bonus + h * K + k0, K - k0, BK)
+    d_read *= faded(between(0, L), fades, PRECISION)
+    d_write *= faded(between(L, L), fades, PRECISION)
+    d_fades = marked_sums(tl.trans(between(0, L)), reads * d_read, PRECISION)
+    d_fades += marked_sums(tl.trans(between(L, L)), writes * d_write, PRECISION)
     d_fades += (tl.exp(tl.sum(fades, 0)) * d_whole)[None, :]
-    for level in tl.static_range(levels(L)):
+    for level in tl.range(levels(L), disable_licm=True):
         marks = between(midpoint(level, L), L)
-        fade = faded(marks, fades)
+        fade = faded(marks, fades, PRECISION)
         wanted = tl.where(parted(level, L), asked, 0.0)
         d_r = tl.dot(wanted, writes * fade, input_precision=PRECISION) * fade
         d_k = tl.dot(tl.trans(wanted), reads * fade, input_precision=PRECISION) * fade
-        d_fades += tl.dot(tl.trans(marks), reads * d_r + writes * d_k, input_precision=EXACT)
+        d_fades += marked_sums(tl.trans(marks), reads * d_r + writes * d_k, PRECISION)
         d_read += d_r
         d_write += d_k
-    store_tile(grad_decay + at_keys, d_fades, H * K, rows, K, L, BK)
+    store_tile(grad_decay + at_keys, d_fades, H * K, rows, K - k0, L, BK)
     t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
     itself = tl.sum(tl.where(t == i, asked, 0.0), 1)[:, None]
-    store_tile(grad_r + at_keys, d_read + itself * u[None, :] * writes, H * K, rows, K, L, BK)
-    store_tile(grad_k + at_keys, d_write + itself * u[None, :] * reads, H * K, rows, K, L, BK)
+    store_tile(grad_r + at_keys, d_read + itself * u[None, :] * writes, H * K, rows, K - k0, L, BK)
+    store_tile(grad_k + at_keys, d_write + itself * u[None, :] * reads, H * K, rows, K - k0, L, BK)
     d_bonus = tl.sum(itself * reads * writes, 0)
-    store_vector(grad_bonus + ((b * tl.cdiv(T, L) + c) * H + h) * K, d_bonus, K, BK)
+    store_vector(grad_bonus + ((b * tl.cdiv(T, L) + c) * H + h) * K + k0, d_bonus, K - k0, BK)
 
 
 @triton.jit
