@@ -1,0 +1,126 @@
+"""What `check_equivalence` feeds to each op: a literal table of awkward inputs an op.
+
+One token, an odd length, one token past a chunk and past two, keys and values of different widths, with and without a state,
+decays of nothing, of 0 (no fading) and of -20 (all but gone), a decay that is constant in time, keys near +-900 (where e^k
+overflows). Sizes are small: Triton's interpreter runs them too.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Case(NamedTuple):
+    """One row of a table: what it tries, how its tensors are made, and the op's keywords."""
+
+    name: str
+    make: Callable[..., Tensors]
+    sizes: tuple[int, ...]
+    how: Mapping[str, Any] = NOTHING
+    options: Mapping[str, Any] = NOTHING
+
+    def tensors(self) -> Tensors:
+        """The same float64 tensors at every call; every number of them exists in float32 too."""
+        generator = torch.Generator().manual_seed(0)
+        made = self.make(_Draw(generator), *self.sizes, **self.how)
+        return {name: tensor.float().double() for name, tensor in made.items()}
+
+
+class _Draw:
+    """Seeded normal and uniform numbers."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator, dtype=torch.float64)
+
+    def log_decay(self, kind: str, *shape: int) -> Tensor:
+        """Log decays of one kind: usual ones (0.5 to 0.999 a step), all 0, all -20, or all kinds beside each other."""
+        usual = -torch.exp(self.uniform(*shape) * 6 - 6.5)
+        pick = torch.arange(usual.numel()).view(shape) % 5
+        mixed = torch.where(pick == 0, 0.0, torch.where(pick == 1, -20.0, usual))
+        return {"usual": usual, "mixed": mixed, "0": 0 * usual, "-20": 0 * usual - 20}[kind]
+
+
+def _wkv4(
+    draw: _Draw, B: int, T: int, C: int, decay: str = "usual", keys: float | None = None, state: bool = True
+) -> Tensors:
+    k = draw.normal(B, T, C)
+    if keys is not None:
+        k = keys * torch.linspace(-1, 1, T, dtype=torch.float64).view(1, T, 1) + k
+    tensors = {"k": k, "v": draw.normal(B, T, C), "log_decay": draw.log_decay(decay, C), "bonus": draw.normal(C)}
+    if state:
+        tensors["state"] = torch.stack((draw.normal(B, C), 0.5 + draw.uniform(B, C), draw.normal(B, C)), -1)
+    return tensors
+
+
+def _wkv6(
+    draw: _Draw, B: int, T: int, H: int, K: int, V: int, decay: str = "usual", state: bool = True, constant: bool = False
+) -> Tensors:
+    decay_shape = (1, 1, H, K) if constant else (B, T, H, K)
+    r, k, v = draw.normal(B, T, H, K), draw.normal(B, T, H, K), draw.normal(B, T, H, V)
+    tensors = {"r": r, "k": k, "v": v, "log_decay": draw.log_decay(decay, *decay_shape), "bonus": draw.normal(H, K)}
+    if state:
+        tensors["state"] = draw.normal(B, H, K, V)
+    return tensors
+
+
+def _attention(
+    draw: _Draw, B: int, T: int, H: int, G: int, K: int, V: int, past: int = 0, lift: float | None = None
+) -> Tensors:
+    tensors = {"q": draw.normal(B, T, H, K), "k": draw.normal(B, T, G, K), "v": draw.normal(B, T, G, V)}
+    if past:
+        tensors |= {"k_past": draw.normal(B, past, G, K), "v_past": draw.normal(B, past, G, V)}
+    if lift is not None:
+        # Every score is lifted by as much, so the weights stay ordinary while e^score overflows.
+        for name, first in (("q", lift * K**0.5), ("k", 1.0), ("k_past", 1.0)):
+            tensors[name][..., 0] = first
+    return tensors
+
+
+CASES: dict[str, tuple[Case, ...]] = {
+    "wkv4": (
+        Case("one token, no state", _wkv4, (2, 1, 3), {"state": False}),
+        Case("one token", _wkv4, (1, 1, 5)),
+        Case("odd length", _wkv4, (2, 13, 5)),
+        Case("one past a chunk, no state", _wkv4, (1, 17, 3), {"state": False}),
+        Case("one past two chunks", _wkv4, (1, 33, 67)),
+        Case("decay 0", _wkv4, (1, 19, 3), {"decay": "0"}),
+        Case("decay -20", _wkv4, (1, 19, 3), {"decay": "-20"}),
+        Case("decays of all kinds", _wkv4, (2, 19, 11), {"decay": "mixed"}),
+        Case("keys rising to 900", _wkv4, (1, 19, 5), {"decay": "mixed", "keys": 900.0}),
+        Case("keys falling to -900, no state", _wkv4, (1, 19, 5), {"decay": "mixed", "keys": -900.0, "state": False}),
+    ),
+    "wkv6": (
+        Case("one token, no state", _wkv6, (2, 1, 2, 3, 5), {"state": False}),
+        Case("one token", _wkv6, (1, 1, 1, 8, 8)),
+        Case("odd length", _wkv6, (2, 13, 2, 5, 3)),
+        Case("one past a chunk, no state", _wkv6, (1, 17, 1, 16, 16), {"state": False}),
+        Case("one past two chunks", _wkv6, (1, 33, 2, 7, 18)),
+        Case("decay 0", _wkv6, (1, 35, 1, 4, 4), {"decay": "0"}),
+        Case("decay -20", _wkv6, (1, 35, 1, 4, 4), {"decay": "-20"}),
+        Case("decays of all kinds", _wkv6, (2, 35, 1, 17, 5), {"decay": "mixed"}),
+        Case("decay constant in time", _wkv6, (2, 19, 2, 10, 4), {"decay": "mixed", "constant": True}),
+    ),
+    "attention": (
+        Case("one token, no cache", _attention, (2, 1, 2, 1, 4, 4)),
+        Case("odd length, no cache", _attention, (2, 13, 4, 2, 5, 3)),
+        Case("one token after a cache", _attention, (1, 1, 2, 2, 4, 4), {"past": 9}),
+        Case("some tokens after a cache", _attention, (2, 7, 4, 2, 4, 4), {"past": 6}),
+        Case("window, no cache", _attention, (1, 13, 2, 1, 4, 4), {}, {"window": 4}),
+        Case("window, over a cache", _attention, (1, 9, 2, 1, 4, 4), {"past": 3}, {"window": 4}),
+        Case("window of one", _attention, (1, 5, 2, 1, 4, 4), {}, {"window": 1}),
+        Case("window and sinks", _attention, (1, 13, 2, 1, 4, 4), {}, {"window": 4, "sinks": 2}),
+        Case("scores near 900", _attention, (1, 11, 2, 2, 4, 4), {"past": 2, "lift": 900.0}),
+    ),
+}
