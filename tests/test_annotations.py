@@ -1,0 +1,80 @@
+"""The annotations of hybridlab are true: everything below runs with jaxtyping's and beartype's checks switched on.
+
+In a process of its own, because the checks come before the package's own errors and get in torch.compile's way.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKED = """
+import torch
+from jaxtyping import TypeCheckError, install_import_hook
+with install_import_hook("hybridlab", "annotation_checker.check"):
+    import hybridlab.ops as ops, hybridlab.models as models
+
+def normal(*shape): return torch.randn(*shape, requires_grad=True)
+"""
+
+OPS = """
+for B, T in [(1, 1), (2, 19)]:
+    H, K, V, C = 3, 4, 5, 6
+    r, k, v, u = normal(B, T, H, K), normal(B, T, H, K), normal(B, T, H, V), normal(H, K)
+    for decay in (normal(B, T, H, K), normal(1, 1, H, K)):
+        for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
+            out, state = ops.wkv6(r, k, v, -decay.abs(), u, **choice)
+            ops.wkv6(r, k, v, -decay.abs(), u, state, **choice)[0].sum().backward()
+    k, v = normal(B, T, C), normal(B, T, C)
+    for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
+        out, state = ops.wkv4(k, v, -normal(C).abs(), normal(C), **choice)
+        ops.wkv4(k, v, -normal(C).abs(), normal(C), state, **choice)[0].sum().backward()
+    q, k, v = normal(B, T, 4, 8), normal(B, T, 2, 8), normal(B, T, 2, 6)
+    for window, sinks in ((None, 0), (3, 0), (3, 2)):
+        out, state = ops.attention(q, k, v, window=window, sinks=sinks)
+        ops.attention(q, k, v, window=window, sinks=sinks, state=state)
+"""
+
+MODELS = """
+for model in (
+    models.RWKV4(models.RWKV4Config(vocabulary=11, width=16, layers=2)),
+    models.RWKV5(models.RWKV5Config(vocabulary=11, width=16, layers=2, head_width=8)),
+    models.RWKV6(models.RWKV6Config(vocabulary=11, width=16, layers=2, head_width=8)),
+    models.Decoder(models.DecoderConfig(vocabulary=11, width=16, layers=2, heads=4, groups=2)),
+    models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERAW", window=3)),
+):
+    ids = torch.randint(11, (2, 9))
+    output = model(ids[:, :5])
+    model(ids[:, 5:], output.state).logits.sum().backward()
+    model.generate(ids, 3, temperature=1.0, top_k=5, seed=0)
+"""
+
+CAUGHT = """
+try:
+    ops.wkv6(normal(1, 5, 2, 4), normal(1, 4, 2, 4), normal(1, 5, 2, 4), -normal(1, 5, 2, 4).abs(), normal(2, 4))
+except TypeCheckError:
+    print("caught")
+"""
+
+
+def checked(body: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", CHECKED + body]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+
+
+@pytest.mark.minutes
+def test_ops_do_what_their_annotations_say() -> None:
+    result = checked(OPS)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.minutes
+def test_models_do_what_their_annotations_say() -> None:
+    result = checked(MODELS)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.minutes
+def test_the_checks_are_really_on() -> None:
+    assert checked(CAUGHT).stdout == "caught\n"
