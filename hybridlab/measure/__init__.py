@@ -1,5 +1,6 @@
 """What can be measured: equivalence of forms and kernels, invariants of models, memory, time."""
 
 from hybridlab.measure.equivalence import check_equivalence
+from hybridlab.measure.memory import account
 
-__all__ = ["check_equivalence"]
+__all__ = ["account", "check_equivalence"]

@@ -1,0 +1,77 @@
+"""Floating-point operations of one decode step, counted on the real model while it runs on the meta device.
+
+Matrix products are counted by PyTorch (2 a multiply-add), the mixing ops by the formulas below. Elementwise work (norms,
+gates, activations, token shift) is left out: it is linear in the width, where a matrix product is quadratic.
+"""
+
+import importlib
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hybridlab.models import LanguageModel, set_backend
+
+
+class Flops(NamedTuple):
+    """Operations a token: of the whole model, and of each of its modules by its name."""
+
+    total: int
+    modules: dict[str, int]
+
+
+def wkv4_flops(k: tuple[int, ...], *others: Any, out_shape: Any = None) -> int:
+    """Two weighted averages a channel: 5 for the output, a division, 5 for the state; exponentials are left out."""
+    batch, length, channels = k
+    return 11 * batch * length * channels
+
+
+def wkv6_flops(r: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *others: Any, out_shape: Any = None) -> int:
+    """Each entry of the state: 2 to read it, 3 to fade it and add k v^T; and the bonus, 3 a key and 2 a value."""
+    batch, length, heads, keys = k
+    values = v[-1]
+    return batch * length * heads * (5 * keys * values + 3 * keys + 2 * values)
+
+
+FORMULAS: dict[str, Callable[..., int]] = {"wkv4": wkv4_flops, "wkv6": wkv6_flops}
+
+
+def count_flops(model: LanguageModel, context: int) -> Flops:
+    """Operations of the step that reads the last of `context` tokens.
+
+    Args:
+        model: left as it is; a copy without memory runs.
+        context: tokens, the one that is read included; at least 1.
+    """
+    twin = meta_twin(model)
+    state = twin.init_state(1, context - 1)
+    token = torch.zeros(1, 1, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False, custom_mapping=_mapping()) as counter, torch.no_grad():
+        twin(token, state)
+    root = type(twin).__name__
+    found = {name.removeprefix(f"{root}."): sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    return Flops(counter.get_total_flops(), found)
+
+
+def meta_twin(model: LanguageModel) -> LanguageModel:
+    """A float32 copy on the meta device, on the backend that is one operator an op; weights are not copied."""
+    tensors = [*model.parameters(), *model.buffers()]
+    memo: dict[int, Any] = {id(x): _meta(x) for x in tensors}
+    twin = deepcopy(model, memo).float()
+    set_backend(twin, "auto")
+    return twin
+
+
+def _meta(tensor: torch.Tensor) -> torch.Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _mapping() -> dict[Any, Callable[..., int]]:
+    """The operators that `auto` takes on the meta device, with their formulas."""
+    for op in FORMULAS:
+        importlib.import_module(f"hybridlab.ops.{op}")
+    return {getattr(torch.ops.hybridlab, f"{op}_numba"): formula for op, formula in FORMULAS.items()}
