@@ -232,8 +232,11 @@ def _load_chunk(inputs, chunk, b, h, start):
 @njit
 def _load_rows(x, rows, b, h, start):
     for t in range(CHUNK):
-        for i in range(x.shape[3]):
-            rows[t, i] = x[b, start + t, h, i] if start + t < x.shape[1] else 0
+        if start + t < x.shape[1]:
+            for i in range(x.shape[3]):
+                rows[t, i] = x[b, start + t, h, i]
+        else:
+            rows[t] = 0
 
 
 @njit
