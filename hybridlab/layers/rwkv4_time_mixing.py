@@ -47,7 +47,7 @@ class RWKV4TimeMixing(Layer):
         self.mix_k = nn.Parameter(ramp)
         self.mix_v = nn.Parameter(ramp + 0.3 * depth.rising)
         self.mix_r = nn.Parameter(initial.mix_ramp(width, 0.5 * depth.falling))
-        self.time_decay = nn.Parameter(initial.decay_ramp(channels, -5, 8, depth))
+        self.time_decay = nn.Parameter(initial.decay_ramp(channels, -5.0, 8.0, depth))
         self.bonus = nn.Parameter(math.log(0.3) + 0.5 * initial.zigzag(channels))
         self.key = initial.zeros(width, channels)
         self.value = initial.orthogonal(width, channels)

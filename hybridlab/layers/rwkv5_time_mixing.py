@@ -90,7 +90,7 @@ class RWKV5TimeMixing(MatrixTimeMixing):
         self.mix_v = nn.Parameter(ramp + 0.3 * depth.rising)
         self.mix_r = nn.Parameter(steep)
         self.mix_g = nn.Parameter(steep.clone())
-        self.time_decay = nn.Parameter(initial.decay_ramp(heads * head_width, -6, 5, depth).view(heads, head_width))
+        self.time_decay = nn.Parameter(initial.decay_ramp(heads * head_width, -6.0, 5.0, depth).view(heads, head_width))
 
     def log_decay(self) -> Tensor:
         """The natural logarithm of the decay a step, (1, 1, H, K): the same for every sequence and token."""

@@ -53,7 +53,7 @@ class RWKV6TimeMixing(MatrixTimeMixing):
         self.mix_g = nn.Parameter(1 - steep)
         self.mix_down = nn.Parameter(torch.zeros(width, len(MIXED) * mix_rank))
         self.mix_up = nn.Parameter(torch.empty(len(MIXED), mix_rank, width).uniform_(-0.01, 0.01))
-        self.time_decay = nn.Parameter(initial.decay_ramp(channels, -6, 5, depth))
+        self.time_decay = nn.Parameter(initial.decay_ramp(channels, -6.0, 5.0, depth))
         self.decay_down = nn.Parameter(torch.zeros(width, decay_rank))
         self.decay_up = nn.Parameter(torch.empty(decay_rank, channels).uniform_(-0.01, 0.01))
 

@@ -1,7 +1,7 @@
 """The skeleton of every model: embedding, blocks, final norm, head. Architectures differ in the blocks they stack."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,13 @@ from hybridlab.models.config import Config
 from hybridlab.models.sampling import Sampling, check_request, generated
 from hybridlab.shapes import Logits, Stream, TokenIds
 from hybridlab.state import Empty, ModelState
+
+# Not `Self`: the annotation checks of the tests look at methods one by one, and cannot know whose they are.
+ModelT = TypeVar("ModelT", bound="LanguageModel")
+
+
+# Not `typing.Self`, which beartype cannot check in a class that it does not decorate as a whole.
+Model = TypeVar("Model", bound="LanguageModel")
 
 
 class ModelOutput(NamedTuple):
@@ -67,13 +74,13 @@ class LanguageModel(nn.Module):
 
     @classmethod
     def from_preset(
-        cls,
+        cls: type[ModelT],
         name: str,
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         backend: str = "auto",
-    ) -> Self:
+    ) -> ModelT:
         """A published architecture at its published size, with random weights.
 
         Args:
