@@ -17,9 +17,11 @@ from torch import Tensor
 from hybridlab.kernels.numerics_numba import FAST, arrays, exp
 
 # Channels a task at most: long rows to read, and the sums of a row stay in the nearest cache.
-ROW = 384
+ROW = 768
 # Channels a task at least: shorter rows cost more to start than to do.
 SHORT_ROW = 64
+# Tokens whose sums the backward keeps at a time; those of a row then fit in the second cache.
+SEGMENT = 32
 # Fewer numbers than this are done before a second thread has woken up.
 SMALL = 16384
 # The narrower type, so that float32 stays float32.
@@ -49,7 +51,7 @@ def _step(sums, k, v, log_decay):
 @njit(**JIT)
 def _forward_row(sums, weights, k, v, out):
     """One token: the output, then the sums in place."""
-    num, den, key, age = sums
+    num, den, key, age = sums[0], sums[1], sums[2], sums[3]
     log_decay, bonus = weights
     for c in range(k.size):
         old, new = _shifted(key[c] + age[c] * log_decay[c], bonus[c] + k[c])
@@ -61,8 +63,8 @@ def _forward_row(sums, weights, k, v, out):
 @njit(**JIT)
 def _replay_row(sums, log_decay, k, v, before):
     """One token: the sums before it, then the sums in place."""
-    num, den, key, age = sums
-    old_num, old_den, old_top = before
+    num, den, key, age = sums[0], sums[1], sums[2], sums[3]
+    old_num, old_den, old_top = before[0], before[1], before[2]
     for c in range(k.size):
         old_num[c], old_den[c], old_top[c] = num[c], den[c], key[c] + age[c] * log_decay[c]
         now = _step((num[c], den[c], key[c], age[c]), k[c], v[c], log_decay[c])
@@ -72,7 +74,7 @@ def _replay_row(sums, log_decay, k, v, before):
 @njit(**JIT)
 def _backward_row(before, weights, token, gradients, carried):
     """One token: its gradients, then those of num and den in place. Every shift is a constant, so every factor is <= 1."""
-    num, den, top = before
+    num, den, top = before[0], before[1], before[2]
     log_decay, bonus = weights
     k, v, out, g_out = token
     g_k, g_v = gradients
@@ -95,11 +97,11 @@ def _backward_row(before, weights, token, gradients, carried):
 
 @njit(**JIT)
 def _opened(state):
-    """The sums of a block, rows of one array: num, den, and the shift as a key of age 0."""
+    """The sums of a block as rows: num, den, and the shift as a key of age 0."""
     sums = np.zeros((4, state.shape[0]), state.dtype)
     for c in range(state.shape[0]):
         sums[0, c], sums[1, c], sums[2, c] = state[c]
-    return sums[0], sums[1], sums[2], sums[3]
+    return sums
 
 
 @njit(**JIT)
@@ -117,28 +119,54 @@ def _forward_task(task, width, inputs, out, final):
     sums, weights = _opened(state[b, c]), (log_decay[c], bonus[c])
     for t in range(k.shape[1]):
         _forward_row(sums, weights, k[b, t, c], v[b, t, c], out[b, t, c])
-    num, den, key, age = sums
-    final[b, c, 0], final[b, c, 1], final[b, c, 2] = num, den, key + age * log_decay[c]
+    final[b, c, 0], final[b, c, 1], final[b, c, 2] = sums[0], sums[1], sums[2] + sums[3] * log_decay[c]
+
+
+@njit(**JIT)
+def _replay(inputs, place, segment, sums, before):
+    """The sums before every token of a segment; `sums` goes from its start to its end."""
+    k, v, log_decay, _, _ = inputs
+    b, c = place
+    first = segment * SEGMENT
+    for t in range(first, min(first + SEGMENT, k.shape[1])):
+        _replay_row(sums, log_decay[c], k[b, t, c], v[b, t, c], before[t - first])
+
+
+@njit(**JIT)
+def _walk_back(inputs, results, place, segment, before, gradients, carried):
+    """The gradients of a segment, last token first."""
+    k, v, log_decay, bonus, _ = inputs
+    out, g_out, _ = results
+    b, c = place
+    first = segment * SEGMENT
+    for t in range(min(first + SEGMENT, k.shape[1]) - 1, first - 1, -1):
+        token, g_token = (
+            (k[b, t, c], v[b, t, c], out[b, t, c], g_out[b, t, c]),
+            (gradients[0][b, t, c], gradients[1][b, t, c]),
+        )
+        _backward_row(before[t - first], (log_decay[c], bonus[c]), token, g_token, carried)
 
 
 @njit(**JIT)
 def _backward_task(task, width, inputs, results, gradients):
-    k, v, log_decay, bonus, state = inputs
-    out, g_out, g_final = results
-    g_k, g_v, g_log_decay, g_bonus, g_state = gradients
-    b, c = _place(task, k.shape[2], width)
-    sums, weights = _opened(state[b, c]), (log_decay[c], bonus[c])
-    before = np.empty((k.shape[1], 3, sums[0].size), k.dtype)
-    for t in range(k.shape[1]):
-        _replay_row(sums, weights[0], k[b, t, c], v[b, t, c], (before[t, 0], before[t, 1], before[t, 2]))
-    g_num, g_den, _, _ = _opened(g_final[b, c])
-    carried = g_log_decay[b, c], g_bonus[b, c], g_num, g_den
-    for t in range(k.shape[1] - 1, -1, -1):
-        token, g_token = (k[b, t, c], v[b, t, c], out[b, t, c], g_out[b, t, c]), (g_k[b, t, c], g_v[b, t, c])
-        _backward_row((before[t, 0], before[t, 1], before[t, 2]), weights, token, g_token, carried)
-    g_state[b, c, 0], g_state[b, c, 1] = g_num, g_den
+    """Forwards it notes the sums at the start of each segment; backwards it replays a segment, then walks it back."""
+    k, state, g_final = inputs[0], inputs[4], results[2]
+    _, _, g_log_decay, g_bonus, g_state = gradients
+    b, c = place = _place(task, k.shape[2], width)
+    sums, g_sums = _opened(state[b, c]), _opened(g_final[b, c])
+    segments = (k.shape[1] + SEGMENT - 1) // SEGMENT
+    starts = np.empty((segments, *sums.shape), k.dtype)
+    before = np.empty((SEGMENT, 3, sums.shape[1]), k.dtype)
+    for segment in range(segments):
+        starts[segment] = sums
+        _replay(inputs, place, segment, sums, before)
+    carried = g_log_decay[b, c], g_bonus[b, c], g_sums[0], g_sums[1]
+    for segment in range(segments - 1, -1, -1):
+        _replay(inputs, place, segment, starts[segment], before)
+        _walk_back(inputs, results, place, segment, before, gradients, carried)
+    g_state[b, c, 0], g_state[b, c, 1] = g_sums[0], g_sums[1]
     # e^max multiplies num and den alike.
-    g_state[b, c, 2] = g_num * state[b, c, 0] + g_den * state[b, c, 1]
+    g_state[b, c, 2] = g_sums[0] * state[b, c, 0] + g_sums[1] * state[b, c, 1]
 
 
 @njit(**JIT)
@@ -186,11 +214,11 @@ def forward(*inputs: Tensor) -> tuple[Tensor, Tensor]:
 def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Gradients of k, v, log_decay, bonus and state; the max of the final state is a constant."""
     k, v, log_decay, bonus, state, output, _, g_output, g_final = tensors
-    # Those of log_decay and bonus get a row for each sequence, so that threads do not meet.
-    shapes = (k.shape, v.shape, state.shape[:2], state.shape[:2], state.shape)
-    gradients = tuple(torch.zeros(shape, dtype=k.dtype) for shape in shapes)
+    g_k, g_v, g_state = (torch.empty(x.shape, dtype=k.dtype) for x in (k, v, state))
+    # A row for each sequence, so that threads do not meet.
+    g_log_decay, g_bonus = (torch.zeros(state.shape[:2], dtype=k.dtype) for _ in range(2))
     run = _backward_alone if k.numel() < SMALL else _backward_threads
     inputs, results = arrays((k, v, log_decay, bonus, state)), arrays((output, g_output, g_final))
-    run(*_split(k.shape[0], k.shape[2]), inputs, results, arrays(gradients))
-    g_k, g_v, g_log_decay, g_bonus, g_state = gradients
+    gradients = arrays((g_k, g_v, g_log_decay, g_bonus, g_state))
+    run(*_split(k.shape[0], k.shape[2]), inputs, results, gradients)
     return g_k, g_v, g_log_decay.sum(0), g_bonus.sum(0), g_state
