@@ -39,7 +39,7 @@ def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     decay_parts, bonus_parts = state.new_empty((B, C)), state.new_empty((B, C))  # added up in order: reproducible
     backward_kernel[(B, triton.cdiv(C, BC))](
         k, v, log_decay, bonus, state, final, starts, grad_out, grad_final,
-        grad_k, grad_v, decay_parts, bonus_parts, grad_state, T, C, BT, BC, num_warps=4,
+        grad_k, grad_v, decay_parts, bonus_parts, grad_state, T, C, BT, BC, num_warps=8,
     )  # fmt: skip
     return grad_k, grad_v, decay_parts.sum(0).to(log_decay.dtype), bonus_parts.sum(0).to(bonus.dtype), grad_state
 

@@ -214,6 +214,7 @@ def pair_scores(r, k, log_decay, u, L: tl.constexpr, PRECISION: tl.constexpr):
     """(L, L): how much of value i token t reads; the diagonal holds the bonus."""
     t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
     scores = tl.where(t == i, tl.sum(r * u[None, :] * k, 1)[:, None], 0.0)
+    # Whatever is the same on every level is made anew on each: kept (licm), it would fill the registers.
     for level in tl.range(levels(L), disable_licm=True):
         fade = faded(between(midpoint(level, L), L), log_decay, PRECISION)
         both = tl.dot(r * fade, tl.trans(k * fade), input_precision=PRECISION)
@@ -337,7 +338,7 @@ def key_grads_kernel(
     d_read = tl.zeros((L, BK), tl.float32)
     d_write = tl.zeros((L, BK), tl.float32)
     d_whole = tl.zeros((BK,), tl.float32)
-    for v0 in range(0, V, BV):
+    for v0 in tl.range(0, V, BV, num_stages=1):  # one stage: prefetched tiles would not fit the registers
         what = load_tile(v + at_values + v0, H * V, rows, V - v0, L, BV)
         grad = load_tile(grad_out + at_values + v0, H * V, rows, V - v0, L, BV)
         S = load_tile(starts + at_state + v0, V, K - k0, V - v0, BK, BV)

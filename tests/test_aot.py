@@ -1,0 +1,96 @@
+"""Every Triton kernel compiles for real GPUs, fits their registers and shared memory, and uses their matrix units."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="triton exists for Linux only")
+
+pytestmark = pytest.mark.aot
+
+TARGETS = ["sm_90", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_80", "sm_100", "gfx942"))]
+# What one block may have, in bytes (CUDA programming guide, compute capabilities; the LDS of a CDNA 3 unit).
+SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536}
+
+# op, phase, kernel; then fewest matrix instructions, and the range of instructions: one kernel that a compiler had emptied
+# came back with 16, and an unrolled loop makes a kernel several times as long.
+KERNELS = {
+    ("wkv4", "forward", "forward_kernel"): (0, 800, 3500),
+    ("wkv4", "backward", "backward_kernel"): (0, 1200, 6000),
+    ("wkv4", "decode", "forward_kernel"): (0, 80, 500),
+    ("wkv6", "forward", "carry_kernel"): (32, 600, 3500),
+    ("wkv6", "forward", "outputs_kernel"): (48, 600, 4000),
+    ("wkv6", "backward", "carry_kernel"): (32, 600, 3500),
+    ("wkv6", "backward", "value_grads_kernel"): (48, 600, 4000),
+    ("wkv6", "backward", "key_grads_kernel"): (112, 1200, 6000),
+    ("wkv6", "decode", "step_kernel"): (0, 120, 800),
+}
+# Bytes a thread. All others spill none; this one fills all 255 registers in float32, three products a product.
+SPILL_LIMIT = {("sm_100", "key_grads_kernel", "float32"): 16}
+
+
+def run_aot(*arguments: str, interpret: bool = False) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    if interpret:
+        environment["TRITON_INTERPRET"] = "1"
+    command = [sys.executable, "-m", "hybridlab.measure.aot", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@functools.cache
+def records(target: str) -> list[dict]:
+    done = run_aot("--targets", target, "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_kernel_compiles_in_both_dtypes(target: str) -> None:
+    found = sorted((x["op"], x["phase"], x["kernel"], x["dtype"]) for x in records(target))
+    assert found == sorted((*kernel, dtype) for kernel in KERNELS for dtype in ("float32", "bfloat16"))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_spills_from_registers(target: str) -> None:
+    for x in records(target):
+        assert x["spilled"] <= SPILL_LIMIT.get((target, x["kernel"], x["dtype"]), 0), x
+        assert 8 <= x["registers"] <= 256, x
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_shared_memory_fits_a_block(target: str) -> None:
+    assert max(x["shared"] for x in records(target)) > 0
+    for x in records(target):
+        assert x["shared"] <= SHARED_LIMIT[target], x
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_chunked_wkv6_runs_on_matrix_units(target: str) -> None:
+    for x in records(target):
+        fewest, _, _ = KERNELS[x["op"], x["phase"], x["kernel"]]
+        assert x["matrix"] >= fewest, x
+        assert fewest or x["matrix"] == 0, f"counted as matrix instructions, but are not: {x}"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_instruction_counts_are_sane(target: str) -> None:
+    for x in records(target):
+        _, fewest, most = KERNELS[x["op"], x["phase"], x["kernel"]]
+        assert fewest <= x["instructions"] <= most, x
+
+
+def test_refuses_the_interpreter() -> None:
+    done = run_aot("--json", interpret=True)
+    assert done.returncode == 2
+    assert "TRITON_INTERPRET" in done.stderr
+
+
+def test_table_lists_every_record() -> None:
+    done = run_aot("--ops", "wkv4")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("sm_90") == 6
+    assert "registers" in done.stdout
