@@ -1,0 +1,74 @@
+"""The six-token ledger, its mixing matrix and its picture."""
+
+import struct
+
+import pytest
+import torch
+
+from hybridlab.course import ledger
+
+
+def fading(values):
+    h, out = torch.zeros((), dtype=values.dtype), []
+    for v in values:
+        h = h / 2 + v
+        out.append(h)
+    return torch.stack(out)
+
+
+def test_numbers_are_those_of_every_chapter():
+    torch.testing.assert_close(ledger.keys.T @ ledger.values, torch.tensor([6.6, 5.8, 7.0], dtype=torch.float64))
+    assert [name.split("=")[1] for name in ledger.names[:5]] == [f"{v:g}" for v in ledger.values[:5].tolist()]
+    assert ledger.keys[3].norm().item() == pytest.approx(1)
+
+
+def test_mixing_of_a_linear_mechanism_gives_its_outputs_back():
+    weights = ledger.mixing(fading, "fading").weights
+    torch.testing.assert_close(weights @ ledger.values, fading(ledger.values))
+    assert weights[5].tolist() == [0.5**5, 0.5**4, 0.5**3, 0.25, 0.5, 1.0]
+    assert weights.triu(1).abs().max() == 0
+
+
+def test_mixing_of_one_that_looks_ahead_shows_it():
+    weights = ledger.mixing(lambda v: v.flip(0), "flipped").weights
+    assert weights.triu(1).abs().max() == 1
+
+
+def test_text_of_a_matrix_does_not_show_rounding():
+    noise = torch.full((6, 6), 1e-13, dtype=torch.float64)
+    matrix = ledger.mixing(fading, "fading").weights
+    texts = {repr(ledger.Mixing(m, "fading")) for m in (matrix, matrix + noise, matrix - noise)}
+    (text,) = texts
+    assert text.splitlines()[-1] == "out 6   0.03125   0.0625    0.125     0.25      0.5        1"
+    assert "-" not in text
+
+
+@pytest.mark.parametrize("push", [-1e-14, 0.0, 1e-14])
+def test_a_number_between_two_roundings_prints_one_way(push):
+    assert ledger._digits(1.03125 + push) == "1.0313"
+
+
+def test_picture_is_a_png_that_carries_no_notes():
+    png = ledger.mixing(fading, "fading")._repr_png_()
+    assert png == ledger.mixing(fading, "fading")._repr_png_()
+    kinds, place = [], 8
+    while place < len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        kinds.append(png[place + 4 : place + 8])
+        place += length + 12
+    assert kinds[0] == b"IHDR"
+    assert b"tEXt" not in kinds
+
+
+def test_row_has_thousands_in_order(capsys):
+    ledger.row("a list", torch.tensor(3.02158), 96, 16_000_000)
+    heads, line = capsys.readouterr().out.splitlines()
+    assert heads.split()[:2] == ["mechanism", "answer"]
+    assert line.split() == ["a", "list", "3.0216", "96", "16,000,000"]
+
+
+def test_show_prints_each_token_once(capsys):
+    ledger.show()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == list(ledger.names)
+    assert lines[-1].split() == ["v", "2", "5", "7", "1", "4", "0"]
