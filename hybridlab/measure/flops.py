@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from hybridlab.models import LanguageModel, set_backend
 
@@ -46,6 +45,9 @@ def count_flops(model: LanguageModel, context: int) -> Flops:
         model: left as it is; a copy without memory runs.
         context: tokens, the one that is read included; at least 1.
     """
+    # Imported here: it imports triton, and TRITON_INTERPRET must be set before anything does.
+    from torch.utils.flop_counter import FlopCounterMode
+
     twin = meta_twin(model)
     state = twin.init_state(1, context - 1)
     token = torch.zeros(1, 1, dtype=torch.int64, device="meta")
