@@ -1,13 +1,11 @@
 """Softmax attention as a layer: heads that share keys in groups, rotary positions, a window or none."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from hybridlab.layers import initial
 from hybridlab.layers.initial import ONLY_LAYER, Depth
-from hybridlab.layers.layer import Layer, Shared, backends_of
+from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
 from hybridlab.layers.rotary import Rotary, rotated
 from hybridlab.ops.attention import BACKENDS, AttentionState, attention, cache_rows
 from hybridlab.shapes import Stream
@@ -68,15 +66,7 @@ class GroupedAttention(Layer):
             raise ValueError("GroupedAttention: a cache is continued, so shared.position must say where; got shared=None")
         return torch.zeros((), dtype=torch.int64, device=x.device)
 
-    def init_state(
-        self,
-        batch: int,
-        length: int = 0,
-        *,
-        dtype: torch.dtype,
-        state_dtype: torch.dtype | None = None,
-        device: Any = None,
-    ) -> AttentionState:
-        """The cache after `length` tokens, in size and dtype; see `Layer.init_state`."""
+    def state_after(self, batch: int, length: int, storage: Storage) -> AttentionState:
+        """The cache after `length` tokens."""
         shape = (batch, cache_rows(length, self.window), self.groups, self.head_width)
-        return AttentionState(*(torch.zeros(shape, dtype=dtype, device=device) for _ in AttentionState._fields))
+        return AttentionState(storage.cached(*shape), storage.cached(*shape))

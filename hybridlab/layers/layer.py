@@ -9,7 +9,7 @@ that is how memory is accounted for without running anything.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,22 @@ class Shared:
     """
 
     position: Position
+
+
+class Storage(NamedTuple):
+    """Where a state is kept: the dtype of caches and shifts, the dtype of recurrent states, the device."""
+
+    dtype: torch.dtype
+    state_dtype: torch.dtype
+    device: torch.device | str | None
+
+    def cached(self, *shape: int) -> Tensor:
+        """Zeros for what the model computed and keeps as it is: keys, values, the last token."""
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def recurrent(self, *shape: int) -> Tensor:
+        """Zeros for what is added up token by token."""
+        return torch.zeros(shape, dtype=self.state_dtype, device=self.device)
 
 
 class Layer(nn.Module):
@@ -61,16 +77,15 @@ class Layer(nn.Module):
             state_dtype: of recurrent states; None is float32, or float64 in a float64 model.
             device: where the tensors live.
         """
+        return self.state_after(batch, length, Storage(dtype, state_dtype or least_state_dtype(dtype), device))
+
+    def state_after(self, batch: int, length: int, storage: Storage) -> Any:
+        """What `init_state` returns; each layer says which tensors it keeps."""
         raise NotImplementedError
 
     def start(self, x: Tensor) -> Any:
         """The state before the first token of x, (B, T, D)."""
         return self.init_state(x.shape[0], dtype=x.dtype, device=x.device)
-
-
-def recurrent_dtype(dtype: torch.dtype, state_dtype: torch.dtype | None) -> torch.dtype:
-    """The dtype of a recurrent state in a model of this dtype."""
-    return least_state_dtype(dtype) if state_dtype is None else state_dtype
 
 
 def backends_of(backends: Mapping[str, Any]) -> tuple[str, ...]:

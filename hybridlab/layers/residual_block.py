@@ -2,10 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
-from hybridlab.layers.layer import Layer, Shared
+from hybridlab.layers.layer import Layer, Shared, Storage
 from hybridlab.shapes import Stream
 
 
@@ -39,17 +38,7 @@ class ResidualBlock(Layer):
         y, channel_state = self.channel_mixer(self.channel_norm(x), state.channel, shared)
         return x + y, BlockState(mixer_state, channel_state)
 
-    def init_state(
-        self,
-        batch: int,
-        length: int = 0,
-        *,
-        dtype: torch.dtype,
-        state_dtype: torch.dtype | None = None,
-        device: Any = None,
-    ) -> BlockState:
-        """The states of both halves after `length` tokens; see `Layer.init_state`."""
-        return BlockState(
-            self.mixer.init_state(batch, length, dtype=dtype, state_dtype=state_dtype, device=device),
-            self.channel_mixer.init_state(batch, length, dtype=dtype, state_dtype=state_dtype, device=device),
-        )
+    def state_after(self, batch: int, length: int, storage: Storage) -> BlockState:
+        """The states of both halves after `length` tokens."""
+        halves = (self.mixer, self.channel_mixer)
+        return BlockState(*(half.state_after(batch, length, storage) for half in halves))

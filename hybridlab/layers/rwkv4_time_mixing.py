@@ -1,14 +1,14 @@
 """RWKV-4's token mixer: one fading average a channel."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hybridlab.layers import initial
 from hybridlab.layers.initial import ONLY_LAYER, Depth
-from hybridlab.layers.layer import Layer, Shared, backends_of, recurrent_dtype
+from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
 from hybridlab.layers.token_shift import last_token, previous, weigh_present
 from hybridlab.ops.checks import state_dtype as least_state_dtype
 from hybridlab.ops.wkv4 import BACKENDS, empty_state, wkv4
@@ -68,15 +68,7 @@ class RWKV4TimeMixing(Layer):
         average, wkv = wkv4(k, v, self.log_decay(), self.bonus, state.wkv, backend=self.backend)
         return self.output(r * average), RWKV4State(last_token(x), wkv)
 
-    def init_state(
-        self,
-        batch: int,
-        length: int = 0,
-        *,
-        dtype: torch.dtype,
-        state_dtype: torch.dtype | None = None,
-        device: Any = None,
-    ) -> RWKV4State:
-        """The state after `length` tokens, in size and dtype; see `Layer.init_state`."""
-        wkv = empty_state(batch, self.channels, dtype=recurrent_dtype(dtype, state_dtype), device=device)
-        return RWKV4State(torch.zeros(batch, self.width, dtype=dtype, device=device), wkv)
+    def state_after(self, batch: int, length: int, storage: Storage) -> RWKV4State:
+        """The same size after any number of tokens."""
+        wkv = empty_state(batch, self.channels, dtype=storage.state_dtype, device=storage.device)
+        return RWKV4State(storage.cached(batch, self.width), wkv)

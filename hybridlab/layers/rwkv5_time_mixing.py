@@ -1,6 +1,6 @@
 """RWKV-5's token mixer (Eagle, version 5.2): one matrix of fading memories a head, its clocks fixed once trained."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn.functional import silu
 from hybridlab.layers import initial
 from hybridlab.layers.head_norm import HeadNorm
 from hybridlab.layers.initial import ONLY_LAYER, Depth
-from hybridlab.layers.layer import Layer, Shared, backends_of, recurrent_dtype
+from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
 from hybridlab.layers.token_shift import last_token, previous, weigh_present
 from hybridlab.ops.checks import state_dtype as least_state_dtype
 from hybridlab.ops.wkv6 import BACKENDS, wkv6
@@ -53,19 +53,10 @@ class MatrixTimeMixing(Layer):
         read, wkv = wkv6(r, k, v, log_decay, self.bonus, state, backend=self.backend)
         return self.output(self.head_norm(read) * silu(self.gate(g))), wkv
 
-    def init_state(
-        self,
-        batch: int,
-        length: int = 0,
-        *,
-        dtype: torch.dtype,
-        state_dtype: torch.dtype | None = None,
-        device: Any = None,
-    ) -> TimeMixingState:
-        """The state after `length` tokens, in size and dtype; see `Layer.init_state`."""
-        shape = (batch, self.heads, self.head_width, self.head_width)
-        wkv = torch.zeros(shape, dtype=recurrent_dtype(dtype, state_dtype), device=device)
-        return TimeMixingState(torch.zeros(batch, self.width, dtype=dtype, device=device), wkv)
+    def state_after(self, batch: int, length: int, storage: Storage) -> TimeMixingState:
+        """The same size after any number of tokens."""
+        wkv = storage.recurrent(batch, self.heads, self.head_width, self.head_width)
+        return TimeMixingState(storage.cached(batch, self.width), wkv)
 
 
 class RWKV5TimeMixing(MatrixTimeMixing):

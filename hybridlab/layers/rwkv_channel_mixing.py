@@ -1,14 +1,14 @@
 """RWKV's channel mixing: a gated MLP with squared ReLU in which every token also sees the one before it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hybridlab.layers import initial
 from hybridlab.layers.initial import ONLY_LAYER, Depth
-from hybridlab.layers.layer import Layer, Shared
+from hybridlab.layers.layer import Layer, Shared, Storage
 from hybridlab.layers.token_shift import last_token, previous, weigh_past, weigh_present
 from hybridlab.shapes import ShiftState, Stream
 
@@ -56,17 +56,9 @@ class RWKVChannelMixing(Layer):
         gate = torch.sigmoid(self.receptance(self.blend(x, past, self.mix_r)))
         return gate * self.value(hidden), ChannelMixingState(last_token(x))
 
-    def init_state(
-        self,
-        batch: int,
-        length: int = 0,
-        *,
-        dtype: torch.dtype,
-        state_dtype: torch.dtype | None = None,
-        device: Any = None,
-    ) -> ChannelMixingState:
-        """The state after `length` tokens, in size and dtype; see `Layer.init_state`."""
-        return ChannelMixingState(torch.zeros(batch, self.width, dtype=dtype, device=device))
+    def state_after(self, batch: int, length: int, storage: Storage) -> ChannelMixingState:
+        """The same size after any number of tokens."""
+        return ChannelMixingState(storage.cached(batch, self.width))
 
 
 class RWKV6ChannelMixing(RWKVChannelMixing):

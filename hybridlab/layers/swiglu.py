@@ -1,13 +1,10 @@
 """The gated MLP of today's decoders."""
 
-from typing import Any
-
-import torch
 from torch.nn.functional import silu
 
 from hybridlab.layers import initial
 from hybridlab.layers.initial import ONLY_LAYER, Depth
-from hybridlab.layers.layer import Layer, Shared
+from hybridlab.layers.layer import Layer, Shared, Storage
 from hybridlab.shapes import Stream
 from hybridlab.state import Empty
 
@@ -33,14 +30,6 @@ class SwiGLU(Layer):
         """(B, T, D) to (B, T, D)."""
         return self.down(silu(self.gate(x)) * self.up(x)), Empty()
 
-    def init_state(
-        self,
-        batch: int,
-        length: int = 0,
-        *,
-        dtype: torch.dtype,
-        state_dtype: torch.dtype | None = None,
-        device: Any = None,
-    ) -> Empty:
-        """Nothing; see `Layer.init_state`."""
+    def state_after(self, batch: int, length: int, storage: Storage) -> Empty:
+        """Nothing."""
         return Empty()

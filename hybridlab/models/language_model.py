@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hybridlab.layers import Layer, Shared, set_backend
+from hybridlab.layers.layer import Storage
 from hybridlab.models.config import Config
 from hybridlab.models.sampling import Sampling, check_request, generated
+from hybridlab.ops.checks import state_dtype as least_state_dtype
 from hybridlab.shapes import Logits, Stream, TokenIds
 from hybridlab.state import Empty, ModelState
 
@@ -152,10 +154,10 @@ class LanguageModel(nn.Module):
         if batch < 1 or length < 0:
             raise ValueError(f"init_state: batch must be at least 1 and length at least 0, got {batch} and {length}")
         weight = self.embedding.weight
-        dtype, device = dtype or weight.dtype, device or weight.device
-        blocks = (cast(Layer, block) for block in self.layers)
-        states = (x.init_state(batch, length, dtype=dtype, state_dtype=state_dtype, device=device) for x in blocks)
-        return ModelState(tuple(states), Empty(), torch.tensor(length, dtype=torch.int64, device=device))
+        dtype = dtype or weight.dtype
+        storage = Storage(dtype, state_dtype or least_state_dtype(dtype), device or weight.device)
+        states = tuple(cast(Layer, block).state_after(batch, length, storage) for block in self.layers)
+        return ModelState(states, Empty(), torch.tensor(length, dtype=torch.int64, device=storage.device))
 
     def generate(
         self,
