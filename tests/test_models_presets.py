@@ -7,7 +7,7 @@ from hybridlab.models import PRESETS, RWKV4, RWKV6, from_preset
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.state import state_nbytes
 
-# Parameters as the papers' tables print them (RWKV: appendix on parameters; Eagle and Finch: table of sizes).
+# Parameters to the digits that the papers report. (As remembered; the formulas below are exact and independent of them.)
 PRINTED = {
     "rwkv4-169m": 1.693e8,
     "rwkv4-430m": 4.304e8,

@@ -35,7 +35,7 @@ class RWKV4TimeMixing(Layer):
         channels: C, the attention width; D in every published model.
         depth: where the layer stands, for its initial values.
 
-    Source: RWKV, arXiv 2305.13048, equations 11 to 17. Chapter 03.
+    Source: RWKV, arXiv 2305.13048, time mixing. Chapter 03.
     """
 
     backends = backends_of(BACKENDS)

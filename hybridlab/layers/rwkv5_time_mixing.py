@@ -70,7 +70,7 @@ class RWKV5TimeMixing(MatrixTimeMixing):
         head_width: K = V.
         depth: where the layer stands, for its initial values.
 
-    Source: Eagle and Finch, arXiv 2404.05892, equations 3 to 9. Chapter 03.
+    Source: Eagle and Finch, arXiv 2404.05892, time mixing of Eagle. Chapter 03.
     """
 
     def __init__(self, width: int, heads: int, head_width: int = 64, depth: Depth = ONLY_LAYER) -> None:

@@ -29,7 +29,7 @@ class RWKV6TimeMixing(MatrixTimeMixing):
         decay_rank: inner width of the network behind the decay.
         depth: where the layer stands, for its initial values.
 
-    Source: Eagle and Finch, arXiv 2404.05892, equations 11 to 19. Chapter 03.
+    Source: Eagle and Finch, arXiv 2404.05892, time mixing of Finch. Chapter 03.
     """
 
     def __init__(

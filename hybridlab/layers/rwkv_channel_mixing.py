@@ -27,7 +27,7 @@ class RWKVChannelMixing(Layer):
         hidden: F, width of the squared ReLU.
         depth: where the layer stands, for its initial values.
 
-    Source: RWKV, arXiv 2305.13048, equation 18. Chapter 03.
+    Source: RWKV, arXiv 2305.13048, channel mixing. Chapter 03.
     """
 
     blend: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(weigh_present)
@@ -64,7 +64,7 @@ class RWKVChannelMixing(Layer):
 class RWKV6ChannelMixing(RWKVChannelMixing):
     """The channel mixing of RWKV-6: the same with x_j = x + mu_j (past - x), so that mu weighs the past.
 
-    Source: Eagle and Finch, arXiv 2404.05892, equation 20. Chapter 03.
+    Source: Eagle and Finch, arXiv 2404.05892, channel mixing of Finch. Chapter 03.
     """
 
     blend = staticmethod(weigh_past)

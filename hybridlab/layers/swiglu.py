@@ -17,7 +17,7 @@ class SwiGLU(Layer):
         hidden: F, width of the product.
         depth: where the layer stands, for its initial values.
 
-    Source: arXiv 2002.05202, equation 6.
+    Source: arXiv 2002.05202, FFN_SwiGLU.
     """
 
     def __init__(self, width: int, hidden: int, depth: Depth = ONLY_LAYER) -> None:

@@ -7,7 +7,7 @@ from hybridlab.models.config import Config
 from hybridlab.models.language_model import Preset
 from hybridlab.models.rwkv_skeleton import RWKVModel
 
-SOURCE = "RWKV, arXiv 2305.13048, table 2"
+SOURCE = "RWKV, arXiv 2305.13048, its table of model sizes"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hybridlab.models.config import Config
 from hybridlab.models.language_model import Preset
 from hybridlab.models.rwkv_skeleton import RWKVModel
 
-SOURCE = "Eagle and Finch, arXiv 2404.05892, table 2"
+SOURCE = "Eagle and Finch, arXiv 2404.05892, its table of model sizes"
 
 
 @dataclass(frozen=True)
