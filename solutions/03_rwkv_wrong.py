@@ -81,40 +81,46 @@ def wkv(k, v, log_decay, bonus):
     return torch.stack(outputs)
 """
 
-LOOP = """
+MIXER = """
 import torch
-def wkv6(r, k, v, log_decay, bonus, state=None):
-    S = k.new_zeros(k.shape[1], v.shape[1]) if state is None else state
-    outputs = []
-    for t in range(len(k)):
-        written = torch.outer(k[t], v[t])
-        outputs.append(r[t] @ (S + bonus[:, None] * written))
-        S = torch.exp(log_decay[t])[:, None] * S + written
-    return torch.stack(outputs), S
+def mixer(x, mu, log_decay, bonus, state=None):
+    last, S = (x[0] * 0, x.new_zeros(x.shape[1], x.shape[1])) if state is None else state
+    decay, outputs = torch.exp(log_decay)[:, None], []
+    for x_t in x:
+        y = x_t + mu * (last - x_t)
+        written = torch.outer(y, y)
+        outputs.append(y @ (S + bonus[:, None] * written))
+        S = decay * S + written
+        last = x_t
+    return torch.stack(outputs), (last, S)
 """
 
-PAIRS_AND_STATE = """
+MIXER_IN_PAIRS = """
 import torch
-def wkv6(r, k, v, log_decay, bonus, state=None):
-    state = k.new_zeros(k.shape[1], v.shape[1]) if state is None else state
-    after = log_decay.cumsum(0)
-    before = torch.cat((torch.zeros_like(after[:1]), after[:-1]))
-    past = torch.ones(len(k), len(k)).tril(-1)[:, :, None] > 0
-    pair = torch.where(past, before[:, None] - after, float("-inf")).exp()
-    scores = (r[:, None] * k * pair).sum(-1) + torch.diag((r * bonus * k).sum(-1))
-    outputs = scores @ v + (r * before.exp()) @ state
-    return outputs, after[-1].exp()[:, None] * state + (k * (after[-1] - after).exp()).T @ v
+def mixer(x, mu, log_decay, bonus, state=None):
+    last, S = (torch.zeros_like(x[0]), x[:1].T @ x[:1] * 0) if state is None else state
+    past = torch.cat((last[None], x[:-1]))
+    y = torch.lerp(x, past, mu)
+    t = torch.arange(len(x), dtype=x.dtype)
+    steps = (t[:, None] - t - 1)[:, :, None]
+    faded = torch.where(steps >= 0, torch.exp(steps.clamp(min=0) * log_decay), 0)
+    scores = (y[:, None] * y * faded).sum(-1) + torch.diag((y * bonus * y).sum(-1))
+    outputs = scores @ y + (y * torch.exp(t[:, None] * log_decay)) @ S
+    left = torch.exp((len(x) - 1 - t)[:, None] * log_decay)
+    return outputs, (x[-1], torch.exp(len(x) * log_decay)[:, None] * S + (y * left).T @ y)
 """
 
-FACTORED = """
+FACTORED_MIXER = """
 import torch
-def wkv6(r, k, v, log_decay, bonus, state=None):
-    state = k.new_zeros(k.shape[1], v.shape[1]) if state is None else state
-    after = log_decay.cumsum(0)
-    before = torch.cat((torch.zeros_like(after[:1]), after[:-1]))
-    scores = ((r * before.exp()) @ (k * (-after).exp()).T).tril(-1) + torch.diag((r * bonus * k).sum(-1))
-    outputs = scores @ v + (r * before.exp()) @ state
-    return outputs, after[-1].exp()[:, None] * state + (k * (after[-1] - after).exp()).T @ v
+def mixer(x, mu, log_decay, bonus, state=None):
+    last, S = (torch.zeros_like(x[0]), x[:1].T @ x[:1] * 0) if state is None else state
+    past = torch.cat((last[None], x[:-1]))
+    y = torch.lerp(x, past, mu)
+    t = torch.arange(len(x), dtype=x.dtype)[:, None]
+    scores = ((y * torch.exp(t * log_decay)) @ (y * torch.exp(-(t + 1) * log_decay)).T).tril(-1)
+    outputs = (scores + torch.diag((y * bonus * y).sum(-1))) @ y + (y * torch.exp(t * log_decay)) @ S
+    left = torch.exp((len(x) - 1 - t) * log_decay)
+    return outputs, (x[-1], torch.exp(len(x) * log_decay)[:, None] * S + (y * left).T @ y)
 """
 
 TEST = """
@@ -204,48 +210,29 @@ WRONG = {
         ("sees the next value", _changed(RUNNING_MAXIMUM, ("zip(k, v)", "zip(k, torch.cat((v[1:], v[-1:])))"))),
     ],
     "03-resume": [
-        ("begins anew", _changed(LOOP, (" if state is None else state", ""))),
+        ("begins anew at a cut", _changed(MIXER, (" if state is None else state", ""))),
+        ("forgets the last token", _changed(MIXER, ("    decay, outputs", "    last = x[0] * 0\n    decay, outputs"))),
+        ("carries the mixture, not the token", _changed(MIXER, ("last = x_t", "last = y"))),
+        ("forgets the matrix", _changed(MIXER, ("    decay, outputs", "    S = 0 * S\n    decay, outputs"))),
         (
             "hands over what the last token read",
-            _changed(
-                LOOP,
-                ("    for t", "    last = S\n    for t"),
-                ("        S = ", "        last, S = S, "),
-                ("outputs), S", "outputs), last"),
-            ),
+            _changed(MIXER, ("        S = decay", "        read = S\n        S = decay"), ("(last, S)\n", "(last, read)\n")),
         ),
-        (
-            "hands over an undecayed sum",
-            _changed(
-                LOOP, ("[:, None] * S + written", "[:, None] * S + written\n    S = S / torch.exp(log_decay[-1])[:, None]")
-            ),
-        ),
-        (
-            "writes into the state it was given",
-            _changed(
-                LOOP,
-                (
-                    "        S = torch.exp(log_decay[t])[:, None] * S + written",
-                    "        S.mul_(torch.exp(log_decay[t])[:, None]).add_(written)",
-                ),
-            ),
-        ),
-        ("reads after the decay", _changed(LOOP, ("(S + bonus", "(torch.exp(log_decay[t])[:, None] * S + bonus"))),
-        ("remembers the bonus", _changed(LOOP, ("* S + written", "* S + bonus[:, None] * written"))),
-        ("no bonus", _changed(LOOP, ("S + bonus[:, None] * written)", "S + written)"))),
-        ("one clock for all", _changed(LOOP, ("torch.exp(log_decay[t])[:, None]", "torch.exp(log_decay[t]).mean()"))),
-        ("the first token's clock", _changed(LOOP, ("log_decay[t]", "log_decay[0]"))),
-        (
-            "only the first token reads what came before",
-            _changed(
-                PAIRS_AND_STATE,
-                ("(r * before.exp()) @ state", "(r * before.exp() * (torch.arange(len(r)) == 0)[:, None]) @ state"),
-            ),
-        ),
-        ("the old state is not faded", _changed(PAIRS_AND_STATE, ("(r * before.exp()) @ state", "r @ state"))),
-        ("factored exponentials", FACTORED),
-        ("the state is detached", _changed(LOOP, ("outputs), S", "outputs), S.detach()"))),
-        ("clocks clamped", _changed(LOOP, ("    outputs = []", "    outputs, log_decay = [], log_decay.clamp(min=-1)"))),
+        ("fades once more at a cut", _changed(MIXER, ("(last, S)\n", "(last, decay * S)\n"))),
+        ("keeps every token", _changed(MIXER, ("(last, S)\n", "(last, S, x)\n"), ("else state", "else state[:2]"))),
+        ("writes into the state it was given", _changed(MIXER, ("S = decay * S + written", "S.mul_(decay).add_(written)"))),
+        ("mu weighs the present", _changed(MIXER, ("x_t + mu * (last - x_t)", "last + mu * (x_t - last)"))),
+        ("no shift", _changed(MIXER, ("x_t + mu * (last - x_t)", "x_t"))),
+        ("shifts the other way round", _changed(MIXER_IN_PAIRS, ("(last[None], x[:-1])", "(x[1:], last[None])"))),
+        ("the first token sees the last", _changed(MIXER, ("x[0] * 0, x.new", "x[-1], x.new"))),
+        ("reads after the decay", _changed(MIXER, ("(S + bonus", "(decay * S + bonus"))),
+        ("remembers the bonus", _changed(MIXER, ("* S + written", "* S + bonus[:, None] * written"))),
+        ("no bonus", _changed(MIXER, ("S + bonus[:, None] * written)", "S + written)"))),
+        ("clocks on the value's side", _changed(MIXER, ("torch.exp(log_decay)[:, None]", "torch.exp(log_decay)"))),
+        ("the old state is not faded", _changed(MIXER_IN_PAIRS, ("(y * torch.exp(t[:, None] * log_decay)) @ S", "y @ S"))),
+        ("factored exponentials", FACTORED_MIXER),
+        ("the state is detached", _changed(MIXER, ("(last, S)\n", "(last.detach(), S.detach())\n"))),
+        ("clocks clamped", _changed(MIXER, ("torch.exp(log_decay)", "torch.exp(log_decay.clamp(min=-1))"))),
     ],
     "03-kill": [
         ("the outputs only", _changed(TEST, ("    assert (final - S).abs().max() < 1e-9\n", ""))),
@@ -322,8 +309,8 @@ RIGHT = {
         ("a running mean and its log weight", MEAN_AND_LOG_WEIGHT),
     ],
     "03-resume": [
-        ("a loop", LOOP),
-        ("all pairs and the state", PAIRS_AND_STATE),
+        ("a loop", MIXER),
+        ("all pairs and the state", MIXER_IN_PAIRS),
     ],
     "03-kill": [
         ("beside a loop", TEST),

@@ -15,7 +15,7 @@ from hybridlab.course.probes_rwkv import PROBES
 ROOT = Path(__file__).resolve().parent.parent
 ANSWERS = runpy.run_path(str(ROOT / "solutions" / "03_rwkv_wrong.py"))
 WRONG, RIGHT = ANSWERS["WRONG"], ANSWERS["RIGHT"]
-DEFINES = {"03-limit": "outputs", "03-bonus": "bonus", "03-maximum": "wkv", "03-resume": "wkv6", "03-kill": "test"}
+DEFINES = {"03-limit": "outputs", "03-bonus": "bonus", "03-maximum": "wkv", "03-resume": "mixer", "03-kill": "test"}
 
 
 def cases(answers):
@@ -53,6 +53,8 @@ def test_there_are_enough_of_both():
         ("03-maximum", "keys clamped", ["ramp of keys"]),
         ("03-maximum", "keys changed in place", ["inputs untouched"]),
         ("03-resume", "factored exponentials", ["strong decay"]),
+        ("03-resume", "keeps every token", ["numbers in the state"]),
+        ("03-resume", "the state is detached", ["gradient through a cut"]),
         ("03-kill", "the outputs only", ["rejects wrong ones (1)"]),
         ("03-kill", "to the last digit", ["lets right ones pass (0)"]),
     ],

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.utils._pytree import tree_leaves
 
 from hybridlab.course import ledger
 from hybridlab.course.probe import Probe, causal, gradient, normal, ramp, rejects, untouched
 
 CHANNELS, TOKENS = 2, 7
-KEYS, VALUES, STEPS = 4, 3, 9
+KEYS, STEPS = 4, 9
 HALF = math.log(0.5)
 
 
@@ -49,72 +50,63 @@ def _lone_small_key(answer: Any, rng: Generator) -> Tensor:
     return answer(torch.full((1, CHANNELS), -900.0, dtype=torch.float64), v[:1], log_decay, bonus) - v[:1]
 
 
-# 03-resume: wkv6(r, k, v, log_decay, bonus, state=None) -> (outputs (T, V), state (K, V)), all tensors (T, ...).
+# 03-resume: mixer(x, mu, log_decay, bonus, state=None) -> (outputs, state); x (T, K), the rest (K,).
 
 
-def _matrix_inputs(rng: Generator) -> list[Tensor]:
-    r, k, v = normal(rng, STEPS, KEYS), normal(rng, STEPS, KEYS), normal(rng, STEPS, VALUES)
-    return [r, k, v, -normal(rng, STEPS, KEYS).exp(), normal(rng, KEYS)]
+def _mixer_inputs(rng: Generator) -> list[Tensor]:
+    return [normal(rng, STEPS, KEYS), torch.sigmoid(normal(rng, KEYS)), -normal(rng, KEYS).exp(), normal(rng, KEYS)]
 
 
-def _in_pieces(answer: Any, inputs: list[Tensor], cuts: list[int]) -> tuple[Tensor, Tensor]:
-    *sequences, bonus = inputs
+def _in_pieces(answer: Any, inputs: list[Tensor], cuts: list[int]) -> Tensor:
+    x, *weights = inputs
     outputs, state = [], None
     for start, end in zip([0, *cuts], [*cuts, STEPS], strict=True):
-        output, state = answer(*(x[start:end] for x in sequences), bonus, state)
+        output, state = answer(x[start:end], *weights, state)
         outputs.append(output)
-    assert state is not None
-    return torch.cat(outputs), state
+    return torch.cat(outputs)
 
 
-def _apart(mine: tuple[Tensor, Tensor], whole: tuple[Tensor, Tensor]) -> float:
-    return max((x - y).abs().max().item() if x.shape == y.shape else math.nan for x, y in zip(mine, whole, strict=True))
+def _apart(mine: Tensor, whole: Tensor) -> float:
+    return (mine - whole).abs().max().item() if mine.shape == whole.shape else math.nan
 
 
 def _cut(ways: dict[str, list[int]]) -> Callable[[Any, Generator], dict[str, float]]:
     """How far the pieces are from the whole, for each way of cutting."""
 
     def run(answer: Any, rng: Generator) -> dict[str, float]:
-        inputs = _matrix_inputs(rng)
-        whole = answer(*inputs)
+        inputs = _mixer_inputs(rng)
+        whole = _in_pieces(answer, inputs, [])
         return {name: _apart(_in_pieces(answer, inputs, cuts), whole) for name, cuts in ways.items()}
 
     return run
 
 
-def _whole(answer: Any, rng: Generator) -> Tensor:
-    outputs, state = answer(*_matrix_inputs(rng))
-    return torch.cat((outputs, state))
-
-
-def _own_clocks(answer: Any, rng: Generator) -> Tensor:
-    log_decay = torch.tensor([0.0, HALF, -40.0], dtype=torch.float64).expand(6, 3)
-    asked = ledger.query.expand(6, 3)
-    outputs, state = answer(asked, ledger.keys, ledger.values[:, None], log_decay, torch.zeros_like(ledger.query))
-    return torch.cat((outputs, state))
+def _ledger_keys(answer: Any, rng: Generator) -> Tensor:
+    shares = torch.full((3,), 0.25, dtype=torch.float64)
+    return answer(ledger.keys, shares, torch.zeros_like(shares) + HALF, torch.ones_like(shares))[0]
 
 
 def _strong_decay(answer: Any, rng: Generator) -> Tensor:
-    r, k, v, log_decay, bonus = _matrix_inputs(rng)
-    return torch.cat(_in_pieces(answer, [r, k, v, torch.full_like(log_decay, -200.0), bonus], [4]))
+    x, mu, log_decay, bonus = _mixer_inputs(rng)
+    return _in_pieces(answer, [x, mu, torch.full_like(log_decay, -200.0), bonus], [4])
 
 
 def _prefix_used_twice(answer: Any, rng: Generator) -> float:
-    *sequences, bonus = _matrix_inputs(rng)
-    _, state = answer(*(x[:4] for x in sequences), bonus, None)
-    once = answer(*(x[4:] for x in sequences), bonus, state)
-    twice = answer(*(x[4:] for x in sequences), bonus, state)
+    x, *weights = _mixer_inputs(rng)
+    _, state = answer(x[:4], *weights, None)
+    once, twice = (answer(x[4:], *weights, state)[0] for _ in range(2))
     return _apart(twice, once)
 
 
 def _state_size(answer: Any, rng: Generator) -> dict[str, float]:
-    *sequences, bonus = _matrix_inputs(rng)
-    return {f"after {n} tokens": answer(*(x[:n] for x in sequences), bonus, None)[1].numel() for n in (1, 5, STEPS)}
+    x, *weights = _mixer_inputs(rng)
+    states = {n: answer(x[:n], *weights, None)[1] for n in (1, 5, STEPS)}
+    return {f"after {n} tokens": sum(leaf.numel() for leaf in tree_leaves(state)) for n, state in states.items()}
 
 
 def _gradient_through_a_cut(answer: Any, rng: Generator) -> Tensor:
-    inputs = [x.requires_grad_() for x in _matrix_inputs(rng)]
-    outputs, _ = _in_pieces(answer, inputs, [4])
+    inputs = [x.requires_grad_() for x in _mixer_inputs(rng)]
+    outputs = _in_pieces(answer, inputs, [4])
     return torch.cat([g.flatten() for g in torch.autograd.grad(outputs[4:].square().sum(), inputs)])
 
 
@@ -204,16 +196,16 @@ PROBES = {
         Probe("inputs untouched", untouched(_scalar_inputs), expected=0.0),
     ],
     "03-resume": [
-        Probe("six tokens, three clocks", _own_clocks),
-        Probe("random, in one piece", _whole),
+        Probe("the ledger's keys", _ledger_keys),
+        Probe("random, in one piece", lambda answer, rng: _in_pieces(answer, _mixer_inputs(rng), [])),
         Probe("any cut", _cut({f"cut after {n}": [n] for n in range(1, STEPS)}), expected=0.0),
         Probe("many cuts", _cut({"token by token": [*range(1, STEPS)], "2, 3, 4": [2, 5]}), expected=0.0),
         Probe("strong decay", _strong_decay, because="five steps of -200: e^1000 overflows float64"),
         Probe("one prefix, used twice", _prefix_used_twice, expected=0.0, because="a state is never changed in place"),
-        Probe("numbers in the state", _state_size, expected=float(KEYS * VALUES)),
+        Probe("numbers in the state", _state_size, expected=float(KEYS + KEYS * KEYS)),
         Probe("gradient through a cut", _gradient_through_a_cut),
-        Probe("causal", causal(_matrix_inputs, STEPS), expected=0.0),
-        Probe("inputs untouched", untouched(_matrix_inputs), expected=0.0),
+        Probe("causal", causal(_mixer_inputs, STEPS), expected=0.0),
+        Probe("inputs untouched", untouched(_mixer_inputs), expected=0.0),
     ],
     "03-kill": [
         Probe("lets right ones pass (0)", rejects(RIGHT_VERSIONS), expected=0.0),
