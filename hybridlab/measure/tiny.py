@@ -1,0 +1,34 @@
+"""The smallest model of every architecture and of every letter of a pattern: what `hybridlab check --models` checks."""
+
+from collections.abc import Callable
+
+from hybridlab.models import (
+    LETTERS,
+    RWKV4,
+    RWKV5,
+    RWKV6,
+    Decoder,
+    DecoderConfig,
+    HybridConfig,
+    HybridLM,
+    LanguageModel,
+    RWKV4Config,
+    RWKV5Config,
+    RWKV6Config,
+)
+
+VOCABULARY, WIDTH, LAYERS, WINDOW = 41, 24, 2, 5
+
+
+def _hybrid(pattern: str) -> LanguageModel:
+    return HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=pattern, head_width=8, window=WINDOW))
+
+
+TINY: dict[str, Callable[[], LanguageModel]] = {
+    "RWKV4": lambda: RWKV4(RWKV4Config(VOCABULARY, WIDTH, LAYERS, attention_width=16)),
+    "RWKV5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, LAYERS, head_width=8)),
+    "RWKV6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, LAYERS, head_width=8, mix_rank=3, decay_rank=5)),
+    "Decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2)),
+    "Decoder, window": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, window=WINDOW)),
+    "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
+}

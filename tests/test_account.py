@@ -1,0 +1,155 @@
+"""The account: what is accounted is what a real model holds, and the published numbers come out."""
+
+import json
+
+import pytest
+import torch
+
+from hybridlab.measure import account
+from hybridlab.measure.tiny import TINY, WINDOW
+from hybridlab.models import PRESETS, Decoder, DecoderConfig, HybridConfig, HybridLM
+from hybridlab.state import state_nbytes
+
+CONTEXT_256K = 262_144
+GIB = 2**30
+# Cache in GiB at 256K tokens, 16 bits: Jamba-1.5, arXiv 2408.12570, table 1 for Mistral. Llama 3.1 8B has the same 32 layers
+# of 8 heads of keys, 128 wide.
+PUBLISHED_CACHE = {"mistral-7b": 32, "llama-3.1-8b": 32}
+# Numbers of state a layer and channel: RWKV, arXiv 2305.13048 (5 D L); Eagle and Finch, arXiv 2404.05892 (66 D L).
+PER_CHANNEL = {"rwkv4": 5, "eagle": 66, "finch": 66}
+SMALLEST = ("rwkv4-169m", "rwkv4-430m", "eagle-0.4b", "finch-1.6b")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("context", [1, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW])
+@pytest.mark.parametrize("name", TINY)
+def test_measured_is_accounted(name: str, context: int) -> None:
+    model = TINY[name]()
+    measured = state_nbytes(model(torch.randint(0, 41, (2, context))).state)
+    assert account(model, context, batch=2, dtype="float32").total_bytes == measured
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", TINY)
+def test_measured_is_accounted_in_other_dtypes(name: str, dtype: torch.dtype) -> None:
+    measured = state_nbytes(TINY[name]().to(dtype)(torch.zeros(3, 9, dtype=torch.int64)).state)
+    assert account(TINY[name](), 9, batch=3, dtype=dtype).total_bytes == measured
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_parts_add_up(name: str) -> None:
+    report = account(TINY[name](), 7)
+    assert sum(part.parameters for part in report.parts) == report.parameters == report.active_parameters
+    assert sum(part.flops_per_token for part in report.parts) == report.flops_per_token
+    assert report.kv_bytes + report.state_bytes == report.total_bytes
+
+
+@pytest.mark.parametrize("name", PUBLISHED_CACHE)
+def test_published_caches(name: str) -> None:
+    report = account(name, CONTEXT_256K)
+    assert report.kv_bytes == PUBLISHED_CACHE[name] * GIB
+    assert report.state_bytes == 0
+
+
+@pytest.mark.parametrize("name", [*SMALLEST, pytest.param("rwkv4-14b", marks=pytest.mark.minutes)])
+def test_published_states(name: str) -> None:
+    """In 16 bits, as the papers count."""
+    config = PRESETS[name].config
+    report = account(name, CONTEXT_256K, state_dtype="bfloat16")
+    assert report.state_bytes == 2 * PER_CHANNEL[name.split("-")[0]] * config.width * config.layers
+    assert report.kv_bytes == 0
+
+
+def test_recurrent_states_are_float32_unless_told() -> None:
+    config = PRESETS["rwkv4-169m"].config
+    assert account("rwkv4-169m", 1).state_bytes == config.width * config.layers * (2 * 2 + 3 * 4)
+    assert account("rwkv4-169m", 1, dtype="float64").state_bytes == config.width * config.layers * 5 * 8
+
+
+def test_a_state_stays_and_a_cache_grows() -> None:
+    rwkv, mistral = ([account(name, n).total_bytes for n in (1000, 2000)] for name in ("rwkv4-169m", "mistral-7b"))
+    assert rwkv[0] == rwkv[1]
+    assert 2 * mistral[0] == mistral[1]
+
+
+def test_a_hybrid_has_both_kinds() -> None:
+    report = account(HybridLM(HybridConfig(41, 24, pattern="RA", head_width=8)), 10)
+    recurrent, attention = (part for part in report.parts if part.name.startswith("layers"))
+    assert (recurrent.kv_bytes, attention.state_bytes) == (0, 0)
+    assert attention.kv_bytes == 10 * 2 * 24 * 2
+    assert recurrent.state_bytes == 24 * 2 + 3 * 8 * 8 * 4
+
+
+def test_a_tied_head_counts_once() -> None:
+    tied, untied = (account(Decoder(DecoderConfig(41, 24, 1, heads=3, tied=tied)), 3) for tied in (True, False))
+    assert untied.parameters - tied.parameters == 41 * 24
+    assert tied.flops_per_token == untied.flops_per_token
+
+
+@pytest.mark.parametrize("context", [1, 1000])
+def test_flops_of_a_decoder(context: int) -> None:
+    """2 a weight of every matrix but the embedding, and 4 H K a token in sight."""
+    config = PRESETS["llama-3.1-8b"].config
+    report = account("llama-3.1-8b", context)
+    norms = (2 * config.layers + 1) * config.width
+    matrices = report.parameters - norms - config.vocabulary * config.width
+    assert report.flops_per_token == 2 * matrices + 4 * config.layers * config.heads * config.head_width * context
+
+
+def test_flops_of_a_window_stop_growing() -> None:
+    flops = [account(TINY["Decoder, window"](), n).flops_per_token for n in (1, WINDOW - 1, WINDOW, 4 * WINDOW)]
+    assert flops[0] < flops[1] < flops[2] == flops[3]
+
+
+def test_flops_of_rwkv6() -> None:
+    """2 a weight of every matrix but the embedding and the bonus; 5 K V + 3 K + 2 V a head for the mixing."""
+    model, heads, width = TINY["RWKV6"](), 3, 8
+    products = [
+        x for name, x in model.named_parameters() if x.ndim >= 2 and not name.endswith(("embedding.weight", "bonus"))
+    ]
+    mixing = len(model.layers) * heads * (5 * width * width + 3 * width + 2 * width)
+    assert account(model, 5).flops_per_token == 2 * sum(x.numel() for x in products) + mixing
+
+
+def test_flops_of_rwkv4() -> None:
+    """2 a weight of every matrix but the embedding, 11 a channel."""
+    config = PRESETS["rwkv4-169m"].config
+    matrices = config.layers * 13 * config.width**2 + config.width * config.vocabulary
+    assert account("rwkv4-169m", 9).flops_per_token == 2 * matrices + 11 * config.layers * config.width
+
+
+def test_nothing_is_touched_or_allocated() -> None:
+    model = TINY["RWKV6"]()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    account(model, 5)
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert account("rwkv4-14b", CONTEXT_256K, batch=1000).parameters > 1e10
+
+
+def test_the_report_shows_itself() -> None:
+    report = account("llama-3.1-8b", CONTEXT_256K)
+    text = repr(report)
+    assert "layers.0 .. 31, each" in text
+    assert text.splitlines()[0] == "llama-3.1-8b after 262,144 tokens, batch 1, bfloat16"
+    assert "34,359,738,368" in text
+    assert "34,359,738,368" in report._repr_html_()
+    numbers = json.loads(json.dumps(report.as_dict()))
+    assert numbers["kv_bytes"] == report.kv_bytes
+    assert len(numbers["parts"]) == len(report.parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "llama-9b", "context": 1}, "unknown preset 'llama-9b'; choose .*llama-3.1-8b"),
+        ({"model": "llama-3.1-8b", "context": 0}, "context must be an int of at least 1, got 0"),
+        ({"model": "llama-3.1-8b", "context": 1, "batch": True}, "batch must be an int of at least 1, got True"),
+        ({"model": "llama-3.1-8b", "context": 1, "dtype": "int8"}, "dtype must be one of .*bfloat16.*, got 'int8'"),
+        ({"model": "llama-3.1-8b", "context": 1, "state_dtype": "half"}, "state_dtype must be one of"),
+    ],
+    ids=["preset", "context", "batch", "dtype", "state dtype"],
+)
+def test_bad_input(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        account(**arguments)
