@@ -83,7 +83,7 @@ def results(inputs: Inputs, upstream: Inputs, dtype: torch.dtype, way: dict) -> 
     output, final = wkv4(*leaves, **way)
     gradients = torch.autograd.grad((output, final), leaves, [x.to(dtype) for x in upstream])
     names = ("k", "v", "log_decay", "bonus", "state")
-    return {"output": output, "state": meaning(final), **dict(zip(names, gradients, strict=True))}
+    return {"output": output, "final": meaning(final), **dict(zip(names, gradients, strict=True))}
 
 
 def upstream_of(inputs: Inputs) -> Inputs:
