@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,13 +137,25 @@ def _environment(variables: dict[str, str]) -> Iterator[dict[str, str]]:
 
 def _run(watch: _Watch, environment: dict[str, str]) -> None:
     try:
-        watch.client.execute(env=environment)
+        _interruptible(watch.client, environment)
     except CellExecutionError as error:
         raise CellError(watch.describe(f"{error.ename}: {error.evalue}") + f"\n\n{error.traceback}") from None
     except CellTimeoutError:
         raise CellError(watch.describe(f"still running after {CELL_SECONDS} s")) from None
     except DeadKernelError:
-        raise CellError(watch.describe("the kernel ended: interrupted, exit(), or out of memory")) from None
+        raise CellError(watch.describe("the kernel ended: exit(), a crash, or out of memory")) from None
+
+
+def _interruptible(client: NotebookClient, environment: dict[str, str]) -> None:
+    """Runs in a thread of its own: in the main one nbclient takes Ctrl-C for itself, and stumbles over its own clean-up."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.execute, env=environment)
+        try:
+            running.result()
+        except KeyboardInterrupt:
+            if client.km is not None and client.km.has_kernel:
+                psutil.Process(kernel_pid(client.km)).kill()  # the thread sees it end, cleans up, and is done
+            raise
 
 
 def _refuse_stderr(notebook: NotebookNode) -> None:

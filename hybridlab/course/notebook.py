@@ -50,7 +50,10 @@ def read(path: Path) -> NotebookNode:
 
 
 def _add_ids(cells: list[dict[str, Any]]) -> None:
-    taken = {cell["id"] for cell in cells if "id" in cell}
+    given = [cell["id"] for cell in cells if "id" in cell]
+    taken = set(given)
+    if twice := next((name for name in taken if given.count(name) > 1), None):
+        raise ValueError(f"two cells have the id {twice!r}")
     for place, cell in enumerate(cells):
         if "id" not in cell:
             text = cell["cell_type"] + "".join(cell["source"])
