@@ -15,16 +15,22 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from hybridlab.kernels.matrices_numba import (
+    REORDER,
+    add_product,
+    aligned,
+    clear,
+    dot,
+    fade_columns,
+    fade_rows,
+    transposed,
+)
 from hybridlab.kernels.numerics_numba import FAST, arrays, exp
 
 # Tokens a chunk of the backward; a short last chunk is filled up with tokens that do nothing.
 CHUNK = 16
 # Multiply-adds below which waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 17
-# Bytes; vector registers load fastest from addresses divisible by this.
-ALIGNMENT = 64
-# Sums may be reordered, so that they run in vector lanes; infinities and NaN stay what they are.
-REORDER = {"contract", "reassoc"}
 
 
 class Chunk(NamedTuple):
@@ -132,81 +138,56 @@ def _backward_head(inputs, grads, b, h):
     starts = _states_at_starts(inputs, chunk, b, h)
     # The gradient of the state after the chunk, both ways round: matrix products run along rows.
     G = grads[5][b, h]
-    G_T = _transposed(G)
-    grad_read, grad_write = _aligned(CHUNK, r), _aligned(CHUNK, r)
+    G_T = transposed(G)
+    grad_read, grad_write = aligned(CHUNK, r), aligned(CHUNK, r)
     for n in range(starts.shape[0] - 1, -1, -1):
         _load_chunk(inputs, chunk, b, h, n * CHUNK)
         _own_tokens(chunk, bonus[h], grads[4][b, h])
-        _clear(grad_read)
-        _clear(grad_write)
-        _add_product(grad_read, chunk.grad_output, starts[n])
-        _add_product(grad_write, chunk.v, G_T)
-        _add_product(chunk.grad_v, chunk.write, G)
+        clear(grad_read)
+        clear(grad_write)
+        add_product(grad_read, chunk.grad_output, starts[n])
+        add_product(grad_write, chunk.v, G_T)
+        add_product(chunk.grad_v, chunk.write, G)
         _through_state(chunk, grad_read, grad_write, _crossing(starts[n], G_T, chunk.total))
         _inside_chunk(chunk)
-        _fade_rows(G, chunk.total)
-        _add_product(G, chunk.read.T, chunk.grad_output)
-        _fade_columns(G_T, chunk.total)
-        _add_product(G_T, chunk.grad_output.T, chunk.read)
+        fade_rows(G, chunk.total)
+        add_product(G, chunk.read.T, chunk.grad_output)
+        fade_columns(G_T, chunk.total)
+        add_product(G_T, chunk.grad_output.T, chunk.read)
         _store_chunk(chunk, grads, b, h, n * CHUNK)
-
-
-@njit
-def _aligned(rows, like):
-    """An uninitialised matrix of `rows` rows as long as the last axis of `like`."""
-    size = rows * like.shape[-1]
-    memory = np.empty(size + ALIGNMENT // like.itemsize, like.dtype)
-    start = -memory.ctypes.data % ALIGNMENT // like.itemsize
-    return memory[start : start + size].reshape(rows, like.shape[-1])
 
 
 @njit
 def _new_chunk(r, v):
     return Chunk(
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, v),
-        _aligned(CHUNK, v),
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, r),
+        aligned(CHUNK, r),
+        aligned(CHUNK, r),
+        aligned(CHUNK, v),
+        aligned(CHUNK, v),
+        aligned(CHUNK, r),
+        aligned(CHUNK, r),
+        aligned(CHUNK, r),
         np.empty(r.shape[3], r.dtype),
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, r),
-        _aligned(CHUNK, v),
-        _aligned(CHUNK, r),
+        aligned(CHUNK, r),
+        aligned(CHUNK, r),
+        aligned(CHUNK, r),
+        aligned(CHUNK, r),
+        aligned(CHUNK, r),
+        aligned(CHUNK, v),
+        aligned(CHUNK, r),
     )
-
-
-@njit
-def _clear(matrix):
-    for t in range(matrix.shape[0]):
-        for i in range(matrix.shape[1]):
-            matrix[t, i] = 0
-
-
-@njit
-def _transposed(matrix):
-    result = np.empty((matrix.shape[1], matrix.shape[0]), matrix.dtype)
-    for i in range(matrix.shape[0]):
-        for j in range(matrix.shape[1]):
-            result[j, i] = matrix[i, j]
-    return result
 
 
 @njit
 def _states_at_starts(inputs, chunk, b, h):
     """The state before each chunk, (chunks, V, K)."""
-    state = _transposed(inputs[5][b, h])
+    state = transposed(inputs[5][b, h])
     starts = np.empty((-(-inputs[0].shape[1] // CHUNK), *state.shape), state.dtype)
     for n in range(starts.shape[0]):
         starts[n] = state
         _load_chunk(inputs, chunk, b, h, n * CHUNK)
-        _fade_columns(state, chunk.total)
-        _add_product(state, chunk.v.T, chunk.write)
+        fade_columns(state, chunk.total)
+        add_product(state, chunk.v.T, chunk.write)
     return starts
 
 
@@ -223,10 +204,10 @@ def _load_chunk(inputs, chunk, b, h, start):
         else:
             chunk.decay[t] = 1
     _fade_tokens(chunk)
-    _clear(chunk.grad_r)
-    _clear(chunk.grad_k)
-    _clear(chunk.grad_v)
-    _clear(chunk.grad_log_decay)
+    clear(chunk.grad_r)
+    clear(chunk.grad_k)
+    clear(chunk.grad_v)
+    clear(chunk.grad_log_decay)
 
 
 @njit
@@ -291,7 +272,7 @@ def _inside_chunk(chunk):
         chunk.between[t] = 1
         earlier[:] = 0
         for s in range(t):
-            grad_score = _dot(chunk.grad_output, t, chunk.v, s)
+            grad_score = dot(chunk.grad_output, t, chunk.v, s)
             score = _pair(chunk, earlier, t, s, grad_score)
             for j in range(chunk.v.shape[1]):
                 chunk.grad_v[s, j] += score * chunk.grad_output[t, j]
@@ -321,7 +302,7 @@ def _pair(chunk, earlier, t, s, grad_score):
 def _own_tokens(chunk, bonus, grad_bonus):
     """The bonus: a token reads itself."""
     for t in range(CHUNK):
-        grad_weight = _dot(chunk.grad_output, t, chunk.v, t)
+        grad_weight = dot(chunk.grad_output, t, chunk.v, t)
         weight = grad_weight * 0
         for i in range(bonus.size):
             r, k = chunk.r[t, i], chunk.k[t, i]
@@ -344,61 +325,3 @@ def _store_chunk(chunk, grads, b, h, start):
             grad_log_decay[b, step, h, i] += chunk.grad_log_decay[t, i]
         for j in range(grad_v.shape[3]):
             grad_v[b, start + t, h, j] = chunk.grad_v[t, j]
-
-
-@njit(fastmath=REORDER)
-def _dot(x, t, y, s):
-    total = x.dtype.type(0)
-    for i in range(x.shape[1]):
-        total += x[t, i] * y[s, i]
-    return total
-
-
-@njit
-def _fade_rows(matrix, decay):
-    for i in range(matrix.shape[0]):
-        for j in range(matrix.shape[1]):
-            matrix[i, j] *= decay[i]
-
-
-@njit
-def _fade_columns(matrix, decay):
-    for j in range(matrix.shape[0]):
-        for i in range(matrix.shape[1]):
-            matrix[j, i] *= decay[i]
-
-
-@njit
-def _add_product(out, a, b):
-    """out += a @ b; four rows by four terms at a time, so that a number once loaded is used four times."""
-    rows, terms = out.shape[0] // 4 * 4, b.shape[0] // 4 * 4
-    for m in range(0, rows, 4):
-        for n in range(0, terms, 4):
-            _add_four_by_four(out, a, b, m, n)
-        for n in range(terms, b.shape[0]):
-            for row in range(m, m + 4):
-                _add_one_by_one(out, a, b, row, n)
-    for m in range(rows, out.shape[0]):
-        for n in range(b.shape[0]):
-            _add_one_by_one(out, a, b, m, n)
-
-
-@njit(fastmath=REORDER)
-def _add_one_by_one(out, a, b, m, n):
-    factor = a[m, n]
-    for j in range(out.shape[1]):
-        out[m, j] += factor * b[n, j]
-
-
-@njit(fastmath=REORDER)
-def _add_four_by_four(out, a, b, m, n):
-    a00, a01, a02, a03 = a[m, n], a[m, n + 1], a[m, n + 2], a[m, n + 3]
-    a10, a11, a12, a13 = a[m + 1, n], a[m + 1, n + 1], a[m + 1, n + 2], a[m + 1, n + 3]
-    a20, a21, a22, a23 = a[m + 2, n], a[m + 2, n + 1], a[m + 2, n + 2], a[m + 2, n + 3]
-    a30, a31, a32, a33 = a[m + 3, n], a[m + 3, n + 1], a[m + 3, n + 2], a[m + 3, n + 3]
-    for j in range(out.shape[1]):
-        b0, b1, b2, b3 = b[n, j], b[n + 1, j], b[n + 2, j], b[n + 3, j]
-        out[m, j] += a00 * b0 + a01 * b1 + a02 * b2 + a03 * b3
-        out[m + 1, j] += a10 * b0 + a11 * b1 + a12 * b2 + a13 * b3
-        out[m + 2, j] += a20 * b0 + a21 * b1 + a22 * b2 + a23 * b3
-        out[m + 3, j] += a30 * b0 + a31 * b1 + a32 * b2 + a33 * b3
