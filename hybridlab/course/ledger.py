@@ -85,7 +85,7 @@ def _picture(weights: Tensor, title: str) -> bytes:
     for i, line in enumerate(weights.tolist()):
         for j, weight in enumerate(line):
             ink = "white" if weight > 0.6 * limit else "black"
-            axes.text(j, i, _digits(weight).strip("."), ha="center", va="center", color=ink, fontsize=9)
+            axes.text(j, i, f"{weight:.3g}" if abs(weight) > 1e-9 else "", ha="center", va="center", color=ink, fontsize=9)
     axes.set_xticks(range(weights.shape[1]), _tokens(weights.shape[1]), rotation=45)
     axes.set_yticks(range(weights.shape[0]), [str(i + 1) for i in range(weights.shape[0])])
     axes.set(xlabel="token j", ylabel="output i", title=title)
