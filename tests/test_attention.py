@@ -74,12 +74,19 @@ def test_is_the_literal_softmax(size: tuple[int, ...], sight: dict, form: str) -
 
 
 @pytest.mark.parametrize("form", ["parallel", "recurrent"])
-def test_soft_cap_and_scale(form: str) -> None:
+def test_soft_cap(form: str) -> None:
     q, k, v = example(*SIZES["groups of 2"])
     capped, _ = attention(q, k, v, softcap=1.5, window=4, form=form)
     assert worst(capped, literal(q, k, v, window=4, softcap=1.5)) < 1e-12
-    assert worst(attention(q, k, v, scale=0.3, form=form)[0], literal(0.3 * math.sqrt(6) * q, k, v)) < 1e-12
     assert worst(attention(q, k, v, softcap=1.5)[0], literal(q, k, v, softcap=1.5)) < 1e-12
+
+
+@EVERY_FORM
+def test_scale(form: str) -> None:
+    q, k, v = example(*SIZES["groups of 2"])
+    for sight in ({}, {"window": 4}):
+        scaled, _ = attention(q, k, v, **sight, scale=0.3, form=form)
+        assert worst(scaled, literal(0.3 * math.sqrt(6) * q, k, v, **sight)) < 1e-12
 
 
 WRONG = {
