@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Tokens a chunk, keys and values a tile: the largest that no target spills from registers (`hybridlab.measure.aot`).
+# Tokens a chunk, keys and values a tile: about the largest that fit the registers of all targets (`hybridlab.measure.aot`).
 LARGEST = (32, 16, 32)
 STATE_TILE = 32
 
