@@ -65,3 +65,17 @@ def test_shows_the_same_each_time():
 def test_refuses_questions_that_teach_nothing(options, answer, message):
     with pytest.raises(ValueError, match=message):
         guess("Which?", options, answer)
+
+
+@pytest.mark.browser
+def test_options_open_by_click_and_by_key_one_at_a_time():
+    lab_server = pytest.importorskip("lab_server", reason="playwright is not installed: it comes with the extra `dev`")
+    with lab_server.browser_page() as page:
+        page.set_content(guess("Which?", WHY, "4")._repr_html_())
+        reason = page.get_by_text("The last one counts.")
+        assert not reason.is_visible()
+        page.locator("summary").nth(1).click()
+        assert reason.is_visible()
+        page.locator("summary").nth(0).press("Enter")
+        assert not reason.is_visible()
+        assert page.get_by_text("It tempts & misleads.").is_visible()
