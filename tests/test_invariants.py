@@ -147,6 +147,25 @@ def test_a_cache_longer_than_promised_is_found() -> None:
     assert "init_state says" in bytes_row.wrong
 
 
+def test_a_wrong_position_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """init_state(batch, length) counts from one; a first call, at length 0, is right."""
+    right = HybridLM.init_state
+
+    def wrong(self: LanguageModel, batch: int, length: int = 0, **how: Any) -> Any:
+        state = right(self, batch, length, **how)
+        return state._replace(position=state.position + (length > 0))
+
+    monkeypatch.setattr(HybridLM, "init_state", wrong)
+    card = check_invariants(hybrid())
+    assert card.failed == ("bytes == formula",)
+    assert "the position is 1" in repr(card)
+
+
+def test_states_that_mix_sequences_are_found() -> None:
+    card = check_invariants(broken(kept=lambda final: replaced(final, shift=final.mixer.shift.flip(0))))
+    assert card.failed == ("batch-independent",)
+
+
 def test_a_model_that_mixes_nothing_is_not_called_causal() -> None:
     """It would keep every promise, because none of them could fail."""
     model = hybrid("R")

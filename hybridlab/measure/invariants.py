@@ -215,17 +215,22 @@ def _chunk(subject: Subject) -> Finding:
     length = max(2 * subject.window + 1, sum(ODD_CUTS))
     ids = subject.prompt(length)
     whole = subject.model(ids).logits
-    worst = 0.0
+    findings = []
     for cuts in (_odd_cuts(length), [subject.window + 1, length - subject.window - 1]):
-        finding = _same(subject, _in_pieces(subject.model, ids, cuts), whole, f"pieces of {_short(cuts)} give other logits")
-        worst = max(worst, finding.worst or 0.0)
-        if finding.wrong:
-            return finding
-    cut = length // 2
+        pieces = _in_pieces(subject.model, ids, cuts)
+        findings.append(_same(subject, pieces, whole, f"pieces of {_short(cuts)} give other logits"))
+    findings.append(_twice(subject, ids, whole))
+    # A broken one before any other, else the largest difference.
+    return max(findings, key=lambda finding: (bool(finding.wrong), finding.worst))
+
+
+def _twice(subject: Subject, ids: Tensor, whole: Tensor) -> Finding:
+    """A state is continued from, and once more: the first time must not have changed it."""
+    cut = ids.shape[1] // 2
     state = subject.model(ids[:, :cut]).state
-    for _ in range(2):
-        last = subject.model(ids[:, cut:], state).logits
-    return _same(subject, last, whole[:, cut:], "continuing a second time from one state gives other logits")
+    subject.model(ids[:, cut:], state)
+    again = subject.model(ids[:, cut:], state).logits
+    return _same(subject, again, whole[:, cut:], "continuing a second time from one state gives other logits")
 
 
 def _odd_cuts(length: int) -> list[int]:

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hybridlab.measure.flops import Flops, count_flops
 from hybridlab.measure.tables import Report, Table
 from hybridlab.models import PRESETS, LanguageModel, from_preset
 from hybridlab.ops import AttentionState
-from hybridlab.state import ModelState, state_nbytes, state_tensors
+from hybridlab.state import ModelState, state_nbytes
 
 CACHES = (AttentionState,)
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -161,22 +161,24 @@ def account(
 def _parts(model: LanguageModel, state: ModelState, flops: Flops) -> Iterator[Part]:
     """Parts in the order of the model; a parameter or a storage that is used twice belongs to the first."""
     carried = {f"layers.{i}": layer for i, layer in enumerate(state.layers)} | {"shared": state.shared}
-    owned: set[int] = set()
-    caches: list[Tensor] = []
-    recurrent: list[Tensor] = []
+    counted: set[int] = set()
+    so_far: list[Any] = []
     for name, module in _modules(model):
-        fresh = {id(x): x.numel() for x in module.parameters() if id(x) not in owned} if module is not None else {}
-        owned |= set(fresh)
-        before = state_nbytes(caches), state_nbytes([caches, recurrent])
-        found = carried.get(name, ())
-        caches.extend(_cached(found))
-        kept = {id(x) for x in caches}
-        recurrent.extend(x for x in state_tensors(found) if id(x) not in kept)
-        kv = state_nbytes(caches) - before[0]
-        rest = state_nbytes([caches, recurrent]) - before[1] - kv
-        part = Part(name, _kind(module), sum(fresh.values()), kv, rest, flops.modules.get(name, 0))
+        new = {id(x): x.numel() for x in module.parameters() if id(x) not in counted} if module is not None else {}
+        counted |= set(new)
+        here = carried.get(name, ())
+        kv = _added(so_far, list(_caches(here)))
+        recurrent = _added(so_far, here)
+        part = Part(name, _kind(module), sum(new.values()), kv, recurrent, flops.modules.get(name, 0))
         if any(part.amounts()):
             yield part
+
+
+def _added(so_far: list[Any], state: Any) -> int:
+    """Bytes that a state adds to those counted so far, to which it is appended."""
+    before = state_nbytes(so_far)
+    so_far.append(state)
+    return state_nbytes(so_far) - before
 
 
 def _modules(model: LanguageModel) -> Iterator[tuple[str, nn.Module | None]]:
@@ -189,13 +191,13 @@ def _modules(model: LanguageModel) -> Iterator[tuple[str, nn.Module | None]]:
     yield "shared", None
 
 
-def _cached(state: Any) -> Iterator[Tensor]:
-    """The tensors of all caches in a nesting of states."""
+def _caches(state: Any) -> Iterator[AttentionState]:
+    """Every cache in a nesting of states."""
     if isinstance(state, CACHES):
-        yield from state_tensors(state)
+        yield state
     elif isinstance(state, tuple | list):
         for inner in state:
-            yield from _cached(inner)
+            yield from _caches(inner)
 
 
 def _kind(module: nn.Module | None) -> str:
