@@ -1,8 +1,8 @@
 """`guess(...)`: predict, then reveal. A question whose every option opens and says what it is worth.
 
-The options are HTML `<details>`: they open on a click or with Enter, in JupyterLab (one at a time once the cell has run: until
-then it drops their names), in VS Code, on a website and in a notebook that nobody has run. No widget, no kernel and no saved
-state is needed, and nothing waits for an answer.
+The options are HTML `<details>`: they open on a click or with Enter, in JupyterLab (one at a time once the cell has run:
+until then it drops their names), in VS Code, on a website and in a notebook that nobody has run. No widget, no kernel and no
+saved state is needed, and nothing waits for an answer.
 """
 
 from html import escape
