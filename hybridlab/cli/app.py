@@ -1,0 +1,255 @@
+"""The commands of `hybridlab`, one function each: they read arguments, call the package, print."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hybridlab import __version__
+
+if TYPE_CHECKING:
+    from hybridlab.measure.memory import Account
+
+app = typer.Typer(
+    name="hybridlab",
+    help="An interactive course on hybrid language models, and the package it is written on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+SUMMARY = ("parameters", "active_parameters", "kv_bytes", "state_bytes", "total_bytes", "flops_per_token")
+
+
+def _console() -> Console:
+    # Made at each use: a test replaces stdout. Without a terminal rows are not cut to 80 columns.
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """An interactive course on hybrid language models, and the package it is written on."""
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def lab(
+    context: typer.Context,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Where to listen.")] = None,
+) -> None:
+    """Open the course in JupyterLab. Further arguments for Jupyter go after `--`."""
+    from hybridlab.cli.lab import become, check_installed, is_superuser, lab_command
+    from hybridlab.cli.places import repository, start_chapter
+
+    root = repository()
+    chapter = start_chapter(root)
+    check_installed()
+    command = lab_command(root, chapter, context.args, browser=not no_browser, port=port, superuser=is_superuser())
+    raise typer.Exit(become(command))
+
+
+@app.command()
+def start(exercise: Annotated[str, typer.Argument(metavar="NN", help="Number of the chapter, such as 03.")]) -> None:
+    """Copy a chapter's exercise into my_work/, where it is yours: no update writes over it."""
+    from hybridlab.cli.places import repository, start_exercise
+
+    root = repository()
+    copy, new = start_exercise(root, exercise)
+    name = copy.relative_to(root).as_posix()
+    if not new:
+        print(f"{name} is there already: nothing was copied, your work is as you left it.")
+        print(f"Go on in it, or rename it and run `hybridlab start {exercise}` again for a fresh one.")
+        raise typer.Exit(1)
+    print(f"{name} is ready. Open it in `hybridlab lab`; grade it, in {root}, with")
+    print(f"  pytest --nbval --nbval-current-env {name}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and give a remedy for what it lacks. Exits with 0 if the course can run."""
+    from rich.table import Table
+
+    from hybridlab.cli.doctor import can_run, examine
+    from hybridlab.cli.facts import gather
+
+    findings = examine(gather())
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    table = Table("", "", "found", "remedy", box=None, padding=(0, 2, 0, 0))
+    for finding in findings:
+        table.add_row(f"[{colours[finding.status]}]{finding.status}[/]", finding.subject, *map(_plain, finding[2:]))
+    _console().print(table)
+    healthy = can_run(findings)
+    print("The course can run here." if healthy else "The course cannot run here: see the lines that fail.")
+    raise typer.Exit(0 if healthy else 1)
+
+
+def _plain(text: str) -> str:
+    """Text in which rich sees no markup: [course] is an extra, not a colour."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@app.command()
+def check(
+    op: Annotated[str | None, typer.Argument(help="An op, such as wkv6; none: all of them.")] = None,
+    models: Annotated[bool, typer.Option("--models", help="Check a small model of each architecture instead.")] = False,
+) -> None:
+    """Compare every form and backend with the literal equation in float64. Exits with 1 if a row fails."""
+    if op is not None and models:
+        raise ValueError("check: name an op or give --models, not both")
+    healthy = _check_models() if models else _check_ops(op)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def _check_ops(op: str | None) -> bool:
+    import os
+
+    import torch
+
+    if not torch.cuda.is_available():
+        # Read when triton is first imported, which the first Triton kernel does.
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+    from hybridlab.measure import check_equivalence
+
+    console = _console()
+    with console.status("comparing") as status:
+        report = check_equivalence(op, progress=status.update)
+    console.print(report)
+    return report.ok
+
+
+def _check_models() -> bool:
+    import torch
+
+    from hybridlab.measure import check_invariants
+    from hybridlab.measure.tiny import TINY
+
+    console, healthy = _console(), True
+    for name, make in TINY.items():
+        torch.manual_seed(0)
+        with console.status(f"checking {name}"):
+            card = check_invariants(make(), name=name)
+        console.print(card)
+        healthy = healthy and card.ok
+    return healthy
+
+
+@app.command()
+def memory(
+    models: Annotated[list[str], typer.Argument(metavar="NAME...", help="Presets, such as llama-3.1-8b.")],
+    context: Annotated[int, typer.Option(help="Tokens that a sequence has read.")],
+    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Of weights and caches.")] = "bfloat16",
+    state_dtype: Annotated[str | None, typer.Option(help="Of recurrent states; none: float32.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="A row a layer.")] = False,
+) -> None:
+    """Count, to the byte, what models keep for a sequence at some context length."""
+    from hybridlab.measure import account
+
+    if as_json and as_csv:
+        raise ValueError("memory: --json or --csv, not both")
+    accounts = [account(name, context, batch, dtype, state_dtype) for name in models]
+    if as_json:
+        print(json.dumps([found.as_dict() for found in accounts], indent=1))
+    elif as_csv:
+        print(_csv([found.as_dict() for found in accounts], layers), end="")
+    elif layers:
+        for found in accounts:
+            _console().print(found)
+    else:
+        _console().print(_summary(accounts, context, batch))
+
+
+def _csv(accounts: list[dict[str, Any]], layers: bool) -> str:
+    """A line a model, or a line a part of a model."""
+    sizes = ("model", "context", "batch", "dtype", "state_dtype")
+    if layers:
+        rows = [{name: found[name] for name in sizes} | part for found in accounts for part in found["parts"]]
+    else:
+        rows = [{name: found[name] for name in (*sizes, *SUMMARY)} for found in accounts]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _summary(accounts: list["Account"], context: int, batch: int) -> object:
+    from hybridlab.measure.tables import Table
+
+    columns = ("model", "parameters", "cache", "state", "in all", "FLOPs a token")
+    rows = tuple((found.model, f"{found.parameters:,}", *_sizes(found), f"{found.flops_per_token:,}") for found in accounts)
+    kinds = f"weights and caches {accounts[0].dtype}, recurrent states {accounts[0].state_dtype}"
+    title = f"kept after {context:,} tokens, batch {batch}: {kinds}"
+    return Table(title, columns, rows, frozenset(columns[1:])).rich()
+
+
+def _sizes(found: "Account") -> list[str]:
+    return [_size(count) for count in (found.kv_bytes, found.state_bytes, found.total_bytes)]
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit that leaves a whole part, and exactly."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.2f} {unit} ({count:,})"
+    return f"{count} B"
+
+
+@app.command()
+def bench(
+    op: Annotated[str | None, typer.Option(help="wkv4 or wkv6; none: both.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two lengths and few rounds, for a look.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Of PyTorch and Numba; none: what they have.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; none: the GPU where there is one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write JSON and Markdown to.")] = None,
+) -> None:
+    """Time each kernel against its rivals and the roofline floor of this machine, interleaved in one process."""
+    from hybridlab.measure.bench import SIZES, benchmark, cells_to_measure
+    from hybridlab.measure.targets import judge
+
+    console = _console()
+    for name in [op] if op else SIZES:
+        with _Steps(cells_to_measure(quick)) as step:
+            report = benchmark(name, quick=quick, threads=threads, device=device, progress=step)
+        console.print(report, judge(report).rich())
+        for path in report.write(out) if out else ():
+            print(f"wrote {path}")
+
+
+class _Steps:
+    """A bar on stderr that a line of text moves on."""
+
+    def __init__(self, steps: int) -> None:
+        from rich.progress import Progress
+
+        self.bar = Progress(console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task("", total=steps)
+        self.started = False
+
+    def __enter__(self) -> "_Steps":
+        self.bar.start()
+        return self
+
+    def __call__(self, line: str) -> None:
+        self.bar.update(self.task, description=line, advance=1 if self.started else 0)
+        self.started = True
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
