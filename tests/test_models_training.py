@@ -61,3 +61,11 @@ def test_learns_a_period(name: str) -> None:
     assert loss.item() < 0.1
     continued = model.generate(rows[0], 8)
     assert torch.equal(continued[:, 25:], rows[0][:, 1:9])
+
+
+@pytest.mark.parametrize("name", ["rwkv4", "rwkv5", "rwkv6"])
+def test_rwkv_starts_with_a_tiny_embedding_and_an_orthogonal_head(name: str) -> None:
+    model = MODELS[name]()
+    assert 0.9e-4 < model.embedding.weight.abs().max().item() <= 1e-4
+    head = model.head.weight.detach()
+    torch.testing.assert_close(head @ head.T, 0.25 * torch.eye(VOCABULARY), rtol=0, atol=1e-5)
