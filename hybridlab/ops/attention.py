@@ -131,7 +131,7 @@ def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
     mask = None if square or (whole and length == 1) else _visible(length, total, sight, q.device)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
-    output = scaled_dot_product_attention(q, k, v, mask, is_causal=square, scale=sight.scale, enable_gqa=grouped)
+    output = scaled_dot_product_attention(q, k, v, mask, is_causal=bool(square), scale=sight.scale, enable_gqa=grouped)
     return output.transpose(1, 2)
 
 
