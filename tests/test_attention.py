@@ -187,10 +187,20 @@ def test_the_cache_shares_nothing_with_the_arguments() -> None:
     assert not {x.untyped_storage().data_ptr() for x in later} & addresses
 
 
-def test_compiles_in_one_graph_and_runs_on_meta() -> None:
+@pytest.mark.parametrize("dynamic", [False, True], ids=["sizes-fixed", "sizes-symbolic"])
+def test_compiles_in_one_graph(dynamic: bool) -> None:
     q, k, v = example(*SIZES["groups of 2"])
-    compiled = torch.compile(lambda *x: attention(*x, window=4, sinks=2), fullgraph=True, backend="aot_eager")
-    assert worst(compiled(q, k, v)[0], attention(q, k, v, window=4, sinks=2)[0]) < 1e-12
+    torch.compiler.reset()
+    compiled = torch.compile(
+        lambda *x: attention(*x, window=4, sinks=2), fullgraph=True, backend="aot_eager", dynamic=dynamic
+    )
+    for length in (3, 13):
+        inputs = [x[:, :length] for x in (q, k, v)]
+        assert worst(compiled(*inputs)[0], attention(*inputs, window=4, sinks=2)[0]) < 1e-12
+
+
+def test_runs_on_meta() -> None:
+    q, k, v = example(*SIZES["groups of 2"])
     output, state = attention(*(x.to("meta") for x in (q, k, v)), window=4)
     assert (output.shape, state.k_past.shape) == ((2, 13, 4, 3), (2, 3, 2, 6))
 

@@ -126,12 +126,16 @@ def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
         raise ValueError(f"attention: form='sdpa' has no softcap, got {sight.softcap}; use form='parallel'")
     length, total = q.shape[1], k.shape[1]
     whole = sight.window is None or total <= sight.window
+    mask, causal = None, False
     # `is_causal` aligns the first query with the first key, so it is right only where there is no past.
-    square = whole and length == total
-    mask = None if square or (whole and length == 1) else _visible(length, total, sight, q.device)
+    if whole and length == total:
+        causal = True
+    elif not (whole and length == 1):
+        mask = _visible(length, total, sight, q.device)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    grouped = q.shape[1] != k.shape[1]
-    output = scaled_dot_product_attention(q, k, v, mask, is_causal=bool(square), scale=sight.scale, enable_gqa=grouped)
+    # A dict, because a comparison of sizes is no plain bool while torch.compile traces symbolic sizes.
+    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    output = scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=sight.scale, **grouped)
     return output.transpose(1, 2)
 
 
