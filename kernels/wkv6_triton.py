@@ -22,6 +22,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hybridlab.kernels.halving_triton import between, faded, levels, marked_sums, midpoint, parted
+from hybridlab.kernels.tiles_triton import load_tile, load_vector, store_tile, store_vector
+
 # Tokens a chunk, keys and values a tile: about the largest that fit the registers of all targets (`hybridlab.measure.aot`).
 LARGEST = (32, 16, 32)
 STATE_TILE = 32
@@ -117,34 +120,6 @@ def _carry(keys: Tensor, values: Tensor, log_decay: Tensor, state: Tensor, *, re
 
 
 @triton.jit
-def load_tile(x, stride, rows, cols, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """ROWS x COLS numbers as float32, rows `stride` apart; zero from row `rows` and column `cols` on."""
-    i, j = tl.arange(0, ROWS)[:, None], tl.arange(0, COLS)[None, :]
-    return tl.load(x + i * stride + j, mask=(i < rows) & (j < cols), other=0.0).to(tl.float32)
-
-
-@triton.jit
-def store_tile(x, tile, stride, rows, cols, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """The counterpart of `load_tile`: rounds to x's dtype, leaves what lies outside alone."""
-    i, j = tl.arange(0, ROWS)[:, None], tl.arange(0, COLS)[None, :]
-    tl.store(x + i * stride + j, tile.to(x.dtype.element_ty), mask=(i < rows) & (j < cols))
-
-
-@triton.jit
-def load_vector(x, size, SIZE: tl.constexpr):
-    """SIZE neighbouring numbers as float32, zero from `size` on."""
-    i = tl.arange(0, SIZE)
-    return tl.load(x + i, mask=i < size, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def store_vector(x, vector, size, SIZE: tl.constexpr):
-    """The counterpart of `load_vector`."""
-    i = tl.arange(0, SIZE)
-    tl.store(x + i, vector.to(x.dtype.element_ty), mask=i < size)
-
-
-@triton.jit
 def whereabouts(T, H: tl.constexpr, L: tl.constexpr):
     """Chunk, batch, head, and batch and head as one number, of this program; 64 bits, for offsets beyond 2^31."""
     chunks = tl.cdiv(T, L)
@@ -153,60 +128,10 @@ def whereabouts(T, H: tl.constexpr, L: tl.constexpr):
     return program % chunks, head // H, head % H, head
 
 
-@triton.constexpr_function
-def levels(L):
-    """Levels of halving from L tokens to one: log2(L)."""
-    return L.bit_length() - 1
-
-
 @triton.jit
 def load_decay(log_decay, stride, rows, cols, ROWS: tl.constexpr, COLS: tl.constexpr):
     """A tile of log decays; -inf becomes a large number, because 0 * inf is no zero in a product with a 0/1 matrix."""
     return tl.maximum(load_tile(log_decay, stride, rows, cols, ROWS, COLS), -1e30)
-
-
-@triton.jit
-def between(point, L: tl.constexpr):
-    """(L, L) matrix of 0 and 1: row t marks the tokens whose decay lies between token t and `point`, itself excluded.
-
-    A point is a gap: p is just before token p. Right of it, t reads what has faded by tokens p..t-1; left of it, what t
-    wrote fades by tokens t+1..p-1. The points 0 and L are the chunk's start and end.
-    """
-    t, s = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
-    return (((s >= point) & (s < t)) | ((s > t) & (s < point))).to(tl.float32)
-
-
-@triton.jit
-def midpoint(level, L: tl.constexpr):
-    """For each token the midpoint of its block of 2^(level + 1) tokens."""
-    return ((tl.arange(0, L)[:, None] >> (level + 1)) << (level + 1)) + (1 << level)
-
-
-@triton.jit
-def parted(level, L: tl.constexpr):
-    """Which pairs t > i have their block's midpoint between them at this level: the highest bit they differ in."""
-    t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
-    return (((t ^ i) >> level) == 1) & (t > i)
-
-
-@triton.constexpr_function
-def single(PRECISION):
-    """One pass through the matrix units: TF32 on NVIDIA, float32 itself on AMD."""
-    return "tf32" if PRECISION == "tf32x3" else PRECISION
-
-
-@triton.jit
-def marked_sums(marks, x, PRECISION: tl.constexpr):
-    """Product of a 0/1 matrix with x to float32's digits: x goes in as its leading bits, which TF32 holds, and the rest."""
-    leading = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
-    rest = tl.dot(marks, x - leading, input_precision=single(PRECISION))
-    return tl.dot(marks, leading, rest, input_precision=single(PRECISION))
-
-
-@triton.jit
-def faded(marks, log_decay, PRECISION: tl.constexpr):
-    """e^{sum of the marked log decays}, at most 1."""
-    return tl.exp(marked_sums(marks, log_decay, PRECISION))
 
 
 @triton.jit
