@@ -19,8 +19,8 @@ WAYS = {
     "numba": {"backend": "numba"},
 }
 EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-# (B, T, C): one token, one channel, chunks left over, more than one block of channels on two threads.
-SIZES = pytest.mark.parametrize("size", [(1, 1, 1), (2, 13, 5), (3, 1, 70), (1, 37, 67), (2, 40, 300)], ids=str)
+# (B, T, C): one token, one channel, chunks and segments left over, two unequal blocks of channels on threads.
+SIZES = pytest.mark.parametrize("size", [(1, 1, 1), (2, 13, 5), (3, 1, 70), (1, 37, 67), (1, 21, 1001)], ids=str)
 ONE_THREAD_SIZES = pytest.mark.parametrize("size", [(1, 1, 1), (2, 13, 5), (1, 37, 67)], ids=str)
 FLOAT64, FLOAT32 = torch.float64, torch.float32
 Inputs = list[Tensor]
