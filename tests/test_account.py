@@ -85,6 +85,7 @@ def test_a_tied_head_counts_once() -> None:
     tied, untied = (account(Decoder(DecoderConfig(41, 24, 1, heads=3, tied=tied)), 3) for tied in (True, False))
     assert untied.parameters - tied.parameters == 41 * 24
     assert tied.flops_per_token == untied.flops_per_token
+    assert sum(part.parameters for part in tied.parts) == tied.parameters
 
 
 @pytest.mark.parametrize("context", [1, 1000])

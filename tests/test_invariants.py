@@ -77,9 +77,21 @@ def shift_lost_in_steps(x: Tensor, state: Any) -> Any:
     return state if x.shape[1] > 1 else replaced(state, shift=torch.zeros_like(state.mixer.shift))
 
 
-def changed_in_place(x: Tensor, state: Any) -> Any:
-    state.mixer.wkv.mul_(0.5 if state.mixer.wkv.any() else 1)
-    return state
+def emptied_when_read(x: Tensor, state: Any) -> Any:
+    """Every logit is right, as long as nobody continues from a state a second time."""
+    kept = replaced(state, wkv=state.mixer.wkv.clone())
+    state.mixer.wkv.zero_()
+    return kept
+
+
+def disguised(state: Any) -> Any:
+    """As many bytes, in another dtype."""
+    wkv = state.mixer.wkv
+    return replaced(state, wkv=wkv.view(torch.int64 if wkv.dtype == torch.float64 else torch.int32))
+
+
+def undisguised(x: Tensor, state: Any) -> Any:
+    return replaced(state, wkv=state.mixer.wkv.view(x.dtype))
 
 
 def pins_its_buffer(state: Any) -> Any:
@@ -135,8 +147,15 @@ def test_without_causality_cuts_are_not_judged() -> None:
 
 
 def test_a_state_changed_in_place_is_found() -> None:
-    card = check_invariants(broken(read=changed_in_place))
-    assert "chunk == full" in card.failed
+    card = check_invariants(broken(read=emptied_when_read))
+    assert card.failed == ("chunk == full",)
+    assert "continuing a second time" in repr(card)
+
+
+def test_a_state_of_another_dtype_is_found() -> None:
+    card = check_invariants(broken(read=undisguised, kept=disguised))
+    assert card.failed == ("bytes == formula",)
+    assert "int32, init_state says (2, 2, 8, 8) float32" in repr(card)
 
 
 def test_a_cache_longer_than_promised_is_found() -> None:
