@@ -70,7 +70,7 @@ def train(
     if steps < 1 or seconds <= 0:
         raise ValueError(f"steps and seconds must be positive, got steps={steps}, seconds={seconds}")
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(decay_groups(model, weight_decay), lr=learning_rate, betas=BETAS)
+    optimizer = torch.optim.AdamW(decay_groups(model, weight_decay), lr=learning_rate, betas=BETAS, fused=True)
     was_training = model.training
     model.train()
     _warm_up(model, batches)
