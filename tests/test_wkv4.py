@@ -303,6 +303,7 @@ BAD_INPUTS = {
     "decay per token": (lambda x: {"log_decay": x["k"]}, r"log_decay must have 1 axes"),
     "bonus of another width": (lambda x: {"bonus": x["bonus"][1:]}, r"bonus must be \(C\) with C = 3"),
     "positive decay": (lambda x: {"log_decay": x["log_decay"] + 30}, "log_decay must be at most 0"),
+    "infinite decay": (lambda x: {"log_decay": x["log_decay"] * 0 - math.inf}, "log_decay must be finite everywhere"),
     "NaN decay": (lambda x: {"log_decay": x["log_decay"] * math.nan}, "its largest entry is NaN"),
     "mixed dtypes": (lambda x: {"v": x["v"].float()}, "v is torch.float32 but k is torch.float64"),
     "whole numbers": (lambda x: {"k": x["k"].long()}, "k must be floating"),

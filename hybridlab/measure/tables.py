@@ -89,7 +89,8 @@ class Table:
 
         table = RichTable(title=self.title, title_justify="left", box=box.SIMPLE_HEAD)
         for name in self.columns:
-            table.add_column(Text(name), justify="right" if name in self.right else "left")
+            # Folded in a narrow terminal: an ellipsis would hide digits.
+            table.add_column(Text(name), justify="right" if name in self.right else "left", overflow="fold")
         for index, row in enumerate(self.rows):
             table.add_row(*(Text(_digits(cell)) for cell in row), style="bold red" if index in self.failed else None)
         return Group(table, *(Text(note) for note in self.notes))

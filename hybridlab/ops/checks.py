@@ -77,6 +77,14 @@ def check_log_decay(op: str, log_decay: Tensor) -> None:
         raise ValueError(f"{op}: log_decay must be at most 0 everywhere, its largest entry is {what}")
 
 
+def check_finite(op: str, name: str, tensor: Tensor) -> None:
+    """No infinity and no NaN. Skipped while compiling and on meta."""
+    if torch.compiler.is_compiling() or tensor.is_meta:
+        return
+    if not tensor.detach().isfinite().all():
+        raise ValueError(f"{op}: {name} must be finite everywhere, it holds an infinity or NaN")
+
+
 def check_state(op: str, state: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
     """A given state has this shape, the state dtype (float32 at least) and the inputs' device."""
     if not isinstance(state, Tensor):

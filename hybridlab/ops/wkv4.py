@@ -19,7 +19,7 @@ state receives its true partial derivative, num * d/dnum + den * d/dden.
 import torch
 from torch import Tensor
 
-from hybridlab.ops.checks import check_chunk_size, check_log_decay, check_state, check_tensors, state_dtype
+from hybridlab.ops.checks import check_chunk_size, check_finite, check_log_decay, check_state, check_tensors, state_dtype
 from hybridlab.ops.dispatch import choose
 from hybridlab.ops.kernel_op import kernel_op
 from hybridlab.shapes import Channels, PerChannel, Wkv4State
@@ -61,12 +61,14 @@ def wkv4(
         output (B, T, C) in v's dtype, and the state after the last token (B, C, 3).
 
     Raises:
-        ValueError: wrong shape, dtype, device, backend or form; T = 0; a positive or NaN log decay.
+        ValueError: wrong shape, dtype, device, backend or form; T = 0; a positive, infinite or NaN log decay.
 
     Source: RWKV, arXiv 2305.13048, equations 16 and 19 to 26. Chapter 03.
     """
     sizes = check_tensors("wkv4", LAYOUT, (k, v, log_decay, bonus))
     check_log_decay("wkv4", log_decay)
+    # An age of 0 times -inf would be NaN.
+    check_finite("wkv4", "log_decay", log_decay)
     if state is None:
         state = empty_state(sizes["B"], sizes["C"], dtype=state_dtype(k.dtype), device=k.device)
     check_state("wkv4", state, (sizes["B"], sizes["C"], 3), k)
