@@ -178,7 +178,7 @@ def _writable(folder: Path) -> bool:
 
 
 def triton_interprets() -> bool | None:
-    """Whether this process's triton interprets: its own functions, such as tl.sum, are of one kind or the other from import."""
+    """Whether this process's triton interprets: functions of its own, such as tl.sum, show what was set at import."""
     language = sys.modules.get("triton.language")
     return None if language is None else type(language.sum).__name__ == "InterpretedFunction"
 

@@ -137,8 +137,8 @@ def _transformers() -> Contender:
         return own, None if state is None else list(state.unbind(-1))
 
     def run(inputs: Tensors, state: list[Tensor] | None) -> tuple[Tensor, Any]:
-        ordered = (inputs[name] for name in ("time_decay", "bonus", "k", "v"))
-        return rwkv_linear_attention_cpu(*ordered, state, True)
+        decay, bonus, k, v = (inputs[name] for name in ("time_decay", "bonus", "k", "v"))
+        return rwkv_linear_attention_cpu(decay, bonus, k, v, state=state, return_state=True)
 
     return Contender("transformers", prepare, run)
 

@@ -1,0 +1,296 @@
+"""The benchmark measures what it says: rounds, floors, rivals that agree, targets, and what README quotes of it."""
+
+import json
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybridlab.measure import bench, roofline, stopwatch
+from hybridlab.measure.bench import benchmark
+from hybridlab.measure.contenders import MODES, contenders, ours, problem, reason_to_skip, runner
+from hybridlab.measure.machine import Machine, limited_threads, processor_name
+from hybridlab.measure.quotes import BEGIN, END, filled, quotes
+from hybridlab.measure.results import Benchmark, Cell, Result, read
+from hybridlab.measure.roofline import MATMUL, TRIAD, Work, floor
+from hybridlab.measure.stopwatch import Spread, Times, interleave
+from hybridlab.measure.targets import judge
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def times(*wall: float) -> Times:
+    return Times(list(wall), list(wall), 1)
+
+
+def exactly(number: float) -> Spread:
+    return Spread(number, number, number)
+
+
+def made(op: str = "wkv4", threads: int = 2, quick: bool = False, over_floor: float = 3.0, **ratios: float) -> Benchmark:
+    """A benchmark with the given ratios in all its cells."""
+    shown = {name: Result(exactly(1e-3 * ratio), exactly(ratio), 2.0, 7, 1) for name, ratio in ratios.items()}
+    results = {"numba": Result(exactly(1e-3), exactly(1.0), 2.0, 7, 1), **shown}
+    sizes = (("forward", 1024), ("forward+backward", 1024), ("decode", 1))
+    cells = tuple(Cell(mode, T, results, {}, exactly(over_floor), {"bound": "bytes"}) for mode, T in sizes)
+    machine = Machine("Some CPU (R) 9", "cpu", 2, threads, "Linux x86_64", {"torch": "2.13.0"})
+    return Benchmark(op, "numba", "B 1", machine, quick, cells)
+
+
+# The stopwatch
+
+
+def test_spread_is_the_median_and_the_quartiles() -> None:
+    assert Spread.of([5.0, 1.0, 2.0, 4.0, 3.0]) == Spread(3.0, 2.0, 4.0)
+    assert Spread.of([7.0]) == exactly(7.0)
+
+
+def test_ratio_is_taken_round_by_round() -> None:
+    # A busy machine slows whole rounds; the ratio within each stays 3, while the ratio of the medians is 2.
+    slow, kernel = times(3.0, 30.0, 6.0, 600.0, 90.0), times(1.0, 10.0, 2.0, 200.0, 30.0)
+    assert slow.over(kernel) == exactly(3.0)
+
+
+def test_every_contender_runs_once_a_round_and_none_always_behind_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(stopwatch, "_repeats", lambda run: 1)
+    runs = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    found = interleave(runs, seconds=0, least=3, most=9)
+    rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
+    assert len(rounds) == 3
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert {names[0] for names in rounds} == {"a", "b", "c"}
+    assert [len(x.wall) for x in found.values()] == [3, 3, 3]
+
+
+def test_rounds_stop_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopwatch, "_repeats", lambda run: 1)
+    assert len(interleave({"a": lambda: None}, seconds=60, least=1, most=4)["a"].wall) == 4
+
+
+def test_time_of_a_call_is_divided_by_the_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count(0.0, 10.0)
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(clock))
+    wall, _ = stopwatch.timed(lambda: None, repeats=5)
+    assert wall == 2.0
+
+
+# The floor
+
+
+@pytest.mark.parametrize(("work", "bound", "seconds"), [(Work(4000, 10), "bytes", 4.0), (Work(10, 9000), "operations", 3.0)])
+def test_floor_is_the_larger_of_moving_and_computing(
+    work: Work, bound: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roofline, "TRIAD_NUMBERS", 1000)  # 12000 bytes in 12 s: 1000 a second
+    monkeypatch.setattr(roofline, "MATMUL_ROWS", 10)  # 2000 operations in 2/3 s: 3000 a second
+    ground = floor(work, {TRIAD: times(12.0, 12.0), MATMUL: times(2 / 3, 2 / 3)})
+    assert ground.bound == bound
+    assert ground.seconds == pytest.approx([seconds, seconds])
+    assert ground.under(times(2 * seconds, 2 * seconds)).median == pytest.approx(2.0)
+
+
+def test_work_of_wkv6_is_what_must_be_moved_and_computed() -> None:
+    T, H, K = 1024, 12, 64
+    given = problem("wkv6", "forward", T)
+    moved = 4 * (4 * T * H * K + H * K) + 4 * (T * H * K + H * K * K)  # r, k, v, log_decay, bonus; output, state
+    assert given.work == Work(moved, T * H * K * K * 4)
+
+
+def test_backward_moves_inputs_again_and_a_gradient_for_each() -> None:
+    T, C = 128, 768
+    inputs, results = 4 * (2 * T * C + 2 * C), 4 * (T * C + 3 * C)
+    assert problem("wkv4", "forward+backward", T).work.bytes == 3 * inputs + 2 * results
+
+
+# Contenders
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("op", ["wkv4", "wkv6"])
+def test_contenders_compute_the_same(op: str, mode: str) -> None:
+    given = problem(op, mode, 1 if mode == "decode" else 19)
+    runners = {f"{c.name} {c.detail}": runner(c, given) for c in contenders(given, "cpu")}
+    assert {name.split()[0] for name in runners} >= {"numba", "naive", "chunked"}
+    bench._check_agreement(runners, next(iter(runners)))
+
+
+def test_transformers_takes_part_for_wkv4() -> None:
+    pytest.importorskip("transformers", reason="the rival is not installed")
+    assert "transformers" in [c.name for c in contenders(problem("wkv4", "forward", 8), "cpu")]
+
+
+@pytest.mark.parametrize("spoil", [lambda y: y * 1.01, lambda y: y * float("nan")], ids=["1 % off", "NaN"])
+def test_contender_that_computes_something_else_is_refused(spoil) -> None:
+    given = problem("wkv6", "forward", 5)
+    right = runner(ours("wkv6", "numba", backend="numba"), given)
+    runners = {"numba": right, "cheat": lambda: {"output": spoil(right()["output"])}}
+    with pytest.raises(RuntimeError, match="output of cheat differs from numba's"):
+        bench._check_agreement(runners, "numba")
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "tokens", "skipped"),
+    [
+        ("naive", "wkv6", 2048, False),
+        ("naive", "wkv6", 4096, True),
+        ("naive", "wkv4", 4096, False),
+        ("transformers", "wkv4", 1024, False),
+        ("transformers", "wkv4", 2048, True),
+    ],
+)
+def test_backward_that_does_not_fit_is_left_out_with_a_reason(name: str, op: str, tokens: int, skipped: bool) -> None:
+    given = problem(op, "forward+backward", 1)._replace(tokens=tokens)
+    assert bool(reason_to_skip(name, given)) is skipped
+    assert reason_to_skip(name, given._replace(mode="forward")) == ""
+
+
+# The whole
+
+
+@pytest.fixture
+def small_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "TRIAD_NUMBERS", 1 << 12)
+    monkeypatch.setattr(roofline, "MATMUL_ROWS", 32)
+    monkeypatch.setattr(stopwatch, "SHORTEST", 1e-4)
+
+
+@pytest.mark.usefixtures("small_probes")
+@pytest.mark.parametrize("op", ["wkv4", "wkv6"])
+def test_benchmark_measures_writes_and_reads_back(op: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    found = benchmark(op, lengths=(8, 16), seconds=0, threads=1, device="cpu", progress=lines.append)
+    assert [(cell.mode, cell.tokens) for cell in found.cells] == [
+        ("forward", 8), ("forward", 16), ("forward+backward", 8), ("forward+backward", 16), ("decode", 1),
+    ]  # fmt: skip
+    assert len(lines) == len(found.cells)
+    assert all(cell.results["numba"].ratio == exactly(1.0) for cell in found.cells)
+    assert all(cell.results[name].seconds.median > 0 for cell in found.cells for name in ("naive", "chunked"))
+    assert found.machine.threads == 1
+    data, page = found.write(tmp_path / "new")
+    assert data.name == f"{found.machine.slug}_{op}.json"
+    assert read(data) == found
+    assert "| forward+backward | 16 |" in page.read_text()
+
+
+def test_cells_for_the_progress_bar() -> None:
+    assert bench.cells_to_measure(quick=False) == 13
+    assert bench.cells_to_measure(quick=True) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"op": "wkv9"}, "unknown op 'wkv9'; choose wkv4, wkv6"),
+        ({"op": "wkv4", "modes": ["sideways"]}, "unknown mode 'sideways'"),
+        ({"op": "wkv4", "lengths": [0]}, "at least 1, got 0"),
+        ({"op": "wkv4", "device": "toaster"}, "device 'toaster' is not on this machine"),
+        ({"op": "wkv4", "threads": 0, "device": "cpu"}, "threads: expected 1 to"),
+    ],
+    ids=lambda x: next(reversed(x)) if isinstance(x, dict) else "",
+)
+def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        benchmark(**arguments)
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with limited_threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("model name\t: Intel(R) Xeon(R) 8481C\n", "Intel(R) Xeon(R) 8481C"),
+        ("cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n", "AMD EPYC family 26 model 2"),
+        ("CPU implementer\t: 0x41\n", ""),
+    ],
+    ids=["named", "hidden by a virtual machine", "without a name"],
+)
+def test_processor_name(cpuinfo: str, name: str) -> None:
+    assert processor_name(cpuinfo) == name
+
+
+# Targets
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdicts"),
+    [
+        ({"transformers": 15.0, "naive": 3.0, "over_floor": 5.0}, ["reached", "reached", "reached"]),
+        ({"transformers": 14.9, "naive": 2.9, "over_floor": 5.1}, ["missed", "missed", "missed"]),
+        ({"naive": 9.0}, ["not measured here", "reached", "reached"]),
+        ({"transformers": 99.0, "naive": 9.0, "threads": 1}, ["not measured: this ran on 1", "reached", "reached"]),
+    ],
+    ids=["just reached", "just missed", "no transformers", "another number of threads"],
+)
+def test_targets_are_judged(ratios: dict, verdicts: list[str]) -> None:
+    table = judge(made(**ratios))
+    assert [row[2] for row in table.rows] == verdicts
+    assert table.failed == {i for i, verdict in enumerate(verdicts) if verdict == "missed"}
+
+
+def test_targets_of_wkv6_are_its_own() -> None:
+    rows = judge(made("wkv6", naive=4.0, over_floor=6.0)).rows
+    assert [(row[0], row[2]) for row in rows] == [
+        ("wkv6 forward >= 5 x naive", "missed"),
+        ("wkv6 forward <= 6 x the floor", "reached"),
+        ("wkv6 forward+backward >= 3 x naive", "reached"),
+    ]
+
+
+# What README quotes
+
+
+def test_quotes_come_from_the_files(tmp_path: Path) -> None:
+    made(naive=31.4, chunked=2.7, transformers=27.1).write(tmp_path)
+    made("wkv6", naive=8.0, chunked=0.9).write(tmp_path)
+    text = quotes(tmp_path)
+    for quoted in (
+        "31 (31 to 31)",
+        "2.7 (2.7 to 2.7)",
+        "27 (27 to 27)",
+        "Some CPU (R) 9, 2 threads on 2 cores",
+        "torch 2.13.0",
+    ):
+        assert quoted in text
+    assert "takes numba for wkv4: the best chunked form was slower at all 3 sizes" in text
+    assert "takes numba for wkv6, though the best chunked form was faster at 3 of 3" in text
+
+
+def test_a_quick_look_is_not_quoted(tmp_path: Path) -> None:
+    made(naive=31.4, quick=True).write(tmp_path)
+    assert "31 (" not in quotes(tmp_path)
+
+
+def test_block_is_replaced_and_nothing_else() -> None:
+    assert filled(f"before\n{BEGIN}\nold\n{END}\nafter\n", "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize("page", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+def test_page_without_one_block_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="needs one block"):
+        filled(page, "new")
+
+
+def test_foreign_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"format": 0}))
+    with pytest.raises(ValueError, match=r"x\.json: not a benchmark"):
+        read(path)
+
+
+def test_readme_says_what_the_benchmarks_say() -> None:
+    folder = ROOT / "benchmarks"
+    assert {read(path).op for path in folder.glob("*.json")} == {"wkv4", "wkv6"}, "run `make bench`"
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page == filled(page, quotes(folder)), "run `python -m hybridlab.measure.quotes`"
+
+
+def test_pages_say_what_the_data_say() -> None:
+    for path in (ROOT / "benchmarks").glob("*.json"):
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == read(path).markdown()
