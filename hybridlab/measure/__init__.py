@@ -1,7 +1,8 @@
 """What can be measured: equivalence of forms and kernels, invariants of models, memory, time."""
 
+from hybridlab.measure.bench import benchmark
 from hybridlab.measure.equivalence import check_equivalence
 from hybridlab.measure.invariants import check_invariants
 from hybridlab.measure.memory import account
 
-__all__ = ["account", "check_equivalence", "check_invariants"]
+__all__ = ["account", "benchmark", "check_equivalence", "check_invariants"]
