@@ -71,13 +71,14 @@ def start_exercise(root: Path, wanted: str) -> tuple[Path, bool]:
     """
     source = exercise(root, wanted)
     copy = root / OWN / source.name
+    if copy.exists():
+        return copy, False
     content = source.read_bytes()
     try:
         copy.parent.mkdir(exist_ok=True)
+        # x: should another process have been quicker, this fails instead of writing over it.
         with copy.open("xb") as file:
             file.write(content)
-    except FileExistsError:
-        return copy, False
     except OSError as error:
         raise ValueError(
             f"cannot write {copy} ({error.strerror}): copy {source} to a folder of your own and work on it there"
