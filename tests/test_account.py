@@ -1,6 +1,8 @@
 """The account: what is accounted is what a real model holds, and the published numbers come out."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -126,6 +128,18 @@ def test_nothing_is_touched_or_allocated() -> None:
     account(model, 5)
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
     assert account("rwkv4-14b", CONTEXT_256K, batch=1000).parameters > 1e10
+
+
+def test_importing_measure_leaves_triton_alone() -> None:
+    """TRITON_INTERPRET is read when triton is imported; a chapter may set it after importing hybridlab."""
+    code = "import sys, hybridlab.measure; sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_triton_nothing_is_written_to_stderr() -> None:
+    code = "import sys; sys.modules['triton'] = None; from hybridlab.measure import account; account('rwkv4-169m', 1)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_report_shows_itself() -> None:

@@ -5,6 +5,7 @@ gates, activations, token shift) is left out: it is linear in the width, where a
 """
 
 import importlib
+import logging
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -45,13 +46,10 @@ def count_flops(model: LanguageModel, context: int) -> Flops:
         model: left as it is; a copy without memory runs.
         context: tokens, the one that is read included; at least 1.
     """
-    # Imported here: it imports triton, and TRITON_INTERPRET must be set before anything does.
-    from torch.utils.flop_counter import FlopCounterMode
-
     twin = meta_twin(model)
     state = twin.init_state(1, context - 1)
     token = torch.zeros(1, 1, dtype=torch.int64, device="meta")
-    with FlopCounterMode(display=False, custom_mapping=_mapping()) as counter, torch.no_grad():
+    with _counter() as counter, torch.no_grad():
         twin(token, state)
     root = type(twin).__name__
     found = {name.removeprefix(f"{root}."): sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
@@ -70,6 +68,15 @@ def meta_twin(model: LanguageModel) -> LanguageModel:
 def _meta(tensor: torch.Tensor) -> torch.Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _counter() -> Any:
+    """PyTorch's counter, imported when it is needed: it imports triton, after which TRITON_INTERPRET is set too late."""
+    # Where there is no triton it warns, of kernels that no model here has.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    return FlopCounterMode(display=False, custom_mapping=_mapping())
 
 
 def _mapping() -> dict[Any, Callable[..., int]]:
