@@ -72,7 +72,7 @@ def _meta(tensor: torch.Tensor) -> torch.Tensor:
 
 def _counter() -> Any:
     """PyTorch's counter, imported when it is needed: it imports triton, after which TRITON_INTERPRET is set too late."""
-    # Where there is no triton it warns, of kernels that no model here has.
+    # In a GPU build without triton (Windows) it warns, of kernels that no model here has.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     from torch.utils.flop_counter import FlopCounterMode
 
