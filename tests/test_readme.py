@@ -40,7 +40,7 @@ def test_every_command_exists() -> None:
         re.findall(r"hybridlab ([a-z]+)\b(?=[^`\n]*(?:`|\n|  ))", " ".join(re.findall(r"```\n(.*?)```", README, re.DOTALL)))
     )
     shown = subprocess.run(
-        [sys.executable, "-m", "hybridlab.cli", "--help"], capture_output=True, text=True, check=True
+        [Path(sys.executable).parent / "hybridlab", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert named
     assert not {command for command in named if not re.search(rf"\b{command}\b", shown)}
