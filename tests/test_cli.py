@@ -223,6 +223,15 @@ def test_start_copies_and_never_writes_over(course: Path) -> None:
     assert copy.read_text() == "a learner's work"
 
 
+def test_copy_that_appears_meanwhile_is_not_written_over(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, _ = start_exercise(course, "3")
+    copy.write_text("a learner's work")
+    monkeypatch.setattr(places.Path, "exists", lambda path: False)
+    with pytest.raises(ValueError, match="cannot write"):
+        start_exercise(course, "3")
+    assert copy.read_text() == "a learner's work"
+
+
 def test_start_says_how_to_go_on(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "repository", lambda: course)
     first, second = run("start", "3"), run("start", "3")

@@ -39,8 +39,8 @@ def _section(machine: str, benchmarks: list[Benchmark]) -> str:
     columns = ("float32", "T", "time", "against the floor", "naive loop", "best chunked form", "`transformers`")
     rows = tuple(_row(benchmark, cell, rivals) for benchmark in benchmarks for cell in _quoted(benchmark))
     table = Table("", columns, rows, frozenset(columns[1:])).markdown()
-    choices = " ".join(_choice(benchmark) for benchmark in benchmarks)
-    return f"{machine} ({versions}):\n\n{table}\n\n{choices}"
+    choices = ". ".join(benchmark.choice().replace("auto", '`backend="auto"`', 1) for benchmark in benchmarks)
+    return f"{machine} ({versions}):\n\n{table}\n\n{choices}."
 
 
 def _quoted(benchmark: Benchmark) -> list[Cell]:
@@ -53,16 +53,6 @@ def _row(benchmark: Benchmark, cell: Cell, rivals: tuple[str, ...]) -> tuple[str
     ratios = (f"{cell.results[name].ratio}" if name in cell.results else "" for name in rivals)
     name = f"{benchmark.op} {cell.mode}, {benchmark.kernel}"
     return (name, str(cell.tokens), f"{kernel.seconds.median * 1e3:.2g} ms", str(cell.over_floor), *ratios)
-
-
-def _choice(benchmark: Benchmark) -> str:
-    """What `auto` takes, and where the best chunked form would have been faster."""
-    slower = [f"{cell.mode} T={cell.tokens}" for cell in benchmark.cells if cell.faster_rival()]
-    taken = f'`backend="auto"` takes {benchmark.kernel} for {benchmark.op}'
-    measured = f"{len(benchmark.cells)} sizes measured"
-    if not slower:
-        return f"{taken}: the best chunked form was slower at all {measured}."
-    return f"{taken}, though the best chunked form was faster at {len(slower)} of {measured}: {', '.join(slower)}."
 
 
 def filled(page: str, text: str) -> str:

@@ -11,7 +11,8 @@ from hybridlab.measure.tables import Report, Table
 
 FORMAT = 1
 CHUNKED = "chunked"
-RIVALS = ("naive", CHUNKED, "transformers")
+FORMS = ("naive", CHUNKED)
+RIVALS = (*FORMS, "transformers")
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ class Cell:
     over_floor: Spread
     floor: dict[str, Any]
 
-    def faster_rival(self) -> bool:
-        """Whether the best chunked form beats the judged kernel."""
-        return CHUNKED in self.results and self.results[CHUNKED].ratio.median < 1
+    def faster_form(self) -> str:
+        """The plain PyTorch form that beats the judged kernel, which `auto` takes; empty if none does."""
+        ratios = {name: self.results[name].ratio.median for name in FORMS if name in self.results}
+        best = min(ratios, key=lambda name: ratios[name], default="")
+        return best if best and ratios[best] < 1 else ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,6 +93,14 @@ class Benchmark(Report):
         title = f"{self.op}, {self.sizes}: {self.machine}"
         return Table(title, columns, rows, frozenset(columns[1:]), notes=self._notes())
 
+    def choice(self) -> str:
+        """What `auto` takes, and where a plain PyTorch form would have been faster."""
+        faster = [f"{cell.mode} T={cell.tokens} ({cell.faster_form()})" for cell in self.cells if cell.faster_form()]
+        taken, sizes = f"auto takes {self.kernel} for {self.op}", f"{len(self.cells)} sizes measured"
+        if not faster:
+            return f"{taken}: the PyTorch forms were slower at all {sizes}"
+        return f"{taken}; a PyTorch form was faster at {len(faster)} of {sizes}: {', '.join(faster)}"
+
     def _row(self, cell: Cell, rivals: list[str]) -> tuple[str, ...]:
         kernel = cell.results[self.kernel]
         shown = (_ratio(cell, name) for name in rivals)
@@ -97,10 +108,6 @@ class Benchmark(Report):
         return (cell.mode, str(cell.tokens), milliseconds, str(cell.over_floor), *shown, f"{kernel.cpu_per_wall:.2f}")
 
     def _notes(self) -> tuple[str, ...]:
-        slower = [f"{cell.mode} T={cell.tokens}" for cell in self.cells if cell.faster_rival()]
-        auto = f"auto runs {self.kernel}; the best chunked form is " + (
-            f"faster at {', '.join(slower)}" if slower else "slower"
-        )
         skipped = {
             f"{name} left out at {cell.mode} T={cell.tokens}: {why}"
             for cell in self.cells
