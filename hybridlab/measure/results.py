@@ -116,7 +116,7 @@ class Benchmark(Report):
         versions = ", ".join(f"{name} {text}" for name, text in self.machine.versions.items())
         return (
             "ratios: median (quartiles) over interleaved rounds; cpu/wall is the kernel's",
-            auto,
+            self.choice(),
             *sorted(skipped),
             versions,
         )
