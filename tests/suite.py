@@ -28,17 +28,17 @@ class Part(NamedTuple):
     command: tuple[str, ...]
 
 
-LINT = Part("lint", 0.5, (sys.executable, "-m", "ruff", "check", "."))
-FORMAT = Part("format", 0.5, (sys.executable, "-m", "ruff", "format", "--check", "."))
-TYPES = Part("types", 1.5, (sys.executable, "-m", "mypy"))
-QUICK_TESTS = Part("quick tests", 2.5, (*PYTEST, "-m", QUICK))
+LINT = Part("lint", 0.25, (sys.executable, "-m", "ruff", "check", "."))
+FORMAT = Part("format", 0.25, (sys.executable, "-m", "ruff", "format", "--check", "."))
+TYPES = Part("types", 0.5, (sys.executable, "-m", "mypy"))
+QUICK_TESTS = Part("quick tests", 3, (*PYTEST, "-m", QUICK))
 
 FAST = (LINT, FORMAT, TYPES, QUICK_TESTS)
 LONG = (
-    Part("longer tests", 10, (*PYTEST, "-m", "minutes and not slow")),
-    Part("kernels compiled ahead of time", 4, (*PYTEST, "-m", "aot and not slow")),
-    Part("notebooks, each executed once", 6, (sys.executable, "-m", "hybridlab.course", "check")),
-    Part("browser", 4, (*PYTEST, "-m", "browser and not slow")),
+    Part("longer tests", 4, (*PYTEST, "-m", "minutes and not slow")),
+    Part("kernels compiled ahead of time", 2, (*PYTEST, "-m", "aot and not slow")),
+    Part("notebooks, each executed once", 3, (sys.executable, "-m", "hybridlab.course", "check")),
+    Part("browser", 3, (*PYTEST, "-m", "browser and not slow")),
 )
 SLOW = (Part("slow matrix", 40, (*PYTEST, "-m", "slow")),)
 SUITES = {"check": FAST, "test": FAST + LONG, "test-all": FAST + LONG + SLOW}

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hybridlab.ops.checks import state_dtype as least_state_dtype
+from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.shapes import Position
 
 

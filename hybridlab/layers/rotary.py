@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hybridlab.ops.checks import state_dtype
+from hybridlab.ops.precision import state_dtype
 from hybridlab.shapes import Position, Queries
 
 

@@ -10,7 +10,7 @@ from hybridlab.layers import initial
 from hybridlab.layers.initial import ONLY_LAYER, Depth
 from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
 from hybridlab.layers.token_shift import last_token, previous, weigh_present
-from hybridlab.ops.checks import state_dtype as least_state_dtype
+from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.ops.wkv4 import BACKENDS, empty_state, wkv4
 from hybridlab.shapes import ShiftState, Stream, Wkv4State
 

@@ -11,7 +11,7 @@ from hybridlab.layers.head_norm import HeadNorm
 from hybridlab.layers.initial import ONLY_LAYER, Depth
 from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
 from hybridlab.layers.token_shift import last_token, previous, weigh_present
-from hybridlab.ops.checks import state_dtype as least_state_dtype
+from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.ops.wkv6 import BACKENDS, wkv6
 from hybridlab.shapes import MatrixState, ShiftState, Stream
 

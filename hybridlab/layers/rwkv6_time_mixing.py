@@ -8,7 +8,7 @@ from hybridlab.layers.initial import ONLY_LAYER, Depth
 from hybridlab.layers.layer import Shared
 from hybridlab.layers.rwkv5_time_mixing import MatrixTimeMixing, TimeMixingState
 from hybridlab.layers.token_shift import last_token, previous, weigh_past
-from hybridlab.ops.checks import state_dtype as least_state_dtype
+from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.shapes import Stream
 
 # What is mixed from the present and the previous token, in the order of the published tensors.

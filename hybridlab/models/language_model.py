@@ -10,7 +10,7 @@ from hybridlab.layers import Layer, Shared, set_backend
 from hybridlab.layers.layer import Storage
 from hybridlab.models.config import Config
 from hybridlab.models.sampling import Sampling, check_request, generated
-from hybridlab.ops.checks import state_dtype as least_state_dtype
+from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.shapes import Logits, Stream, TokenIds
 from hybridlab.state import Empty, ModelState
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from hybridlab.ops.checks import check_tensors, state_dtype
+from hybridlab.ops.checks import check_tensors
 from hybridlab.ops.dispatch import choose
+from hybridlab.ops.precision import state_dtype
 from hybridlab.shapes import GroupedKeys, GroupedValues, Queries, Values
 
 LAYOUT = {"q": "BTHK", "k": "BTGK", "v": "BTGV"}

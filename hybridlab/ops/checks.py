@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hybridlab.ops.precision import state_dtype
+
 Sizes = dict[str, int]
 
 
@@ -101,8 +103,3 @@ def check_chunk_size(op: str, chunk_size: int) -> None:
     """A chunk holds at least one token."""
     if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
         raise ValueError(f"{op}: chunk_size must be a positive int, got {chunk_size!r}")
-
-
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Recurrent states are float32 at least: what is added a million times needs the digits."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -28,6 +28,11 @@ def load_kernels(module: str) -> ModuleType:
     return importlib.import_module(f"hybridlab.kernels.{module}")
 
 
+def blank(tensor: Tensor) -> Tensor:
+    """An empty contiguous tensor of the same shape, dtype and device."""
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
 def kernel_op(module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 0) -> Callable[..., tuple[Tensor, ...]]:
     """The differentiable operator of one kernel file.
 
@@ -53,7 +58,7 @@ def kernel_op(module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 
         return load_kernels(module).backward(*tensors)
 
     def backward_shapes(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors[: len(inputs)])
+        return tuple(blank(x) for x in tensors[: len(inputs)])
 
     forward_op = torch.library.custom_op(name, forward, mutates_args=(), schema=f"({arguments}) -> ({everything})")
     forward_op.register_fake(shapes)

@@ -19,9 +19,10 @@ state receives its true partial derivative, num * d/dnum + den * d/dden.
 import torch
 from torch import Tensor
 
-from hybridlab.ops.checks import check_chunk_size, check_finite, check_log_decay, check_state, check_tensors, state_dtype
+from hybridlab.ops.checks import check_chunk_size, check_finite, check_log_decay, check_state, check_tensors
 from hybridlab.ops.dispatch import choose
-from hybridlab.ops.kernel_op import kernel_op
+from hybridlab.ops.kernel_op import blank, kernel_op
+from hybridlab.ops.precision import state_dtype, widened
 from hybridlab.shapes import Channels, PerChannel, Wkv4State
 
 LAYOUT = {"k": "BTC", "v": "BTC", "log_decay": "C", "bonus": "C"}
@@ -90,7 +91,7 @@ def empty_state(
 
 def wkv4_recurrent(k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The literal equation, token by token, each sum shifted by the larger of its two exponents."""
-    out_dtype, (k, v, log_decay, bonus) = v.dtype, _widened(state, k, v, log_decay, bonus)
+    out_dtype, (k, v, log_decay, bonus) = v.dtype, widened(state, k, v, log_decay, bonus)
     num, den, top = state.unbind(-1)
     outputs = []
     for k_t, v_t in zip(k.unbind(1), v.unbind(1), strict=True):
@@ -116,7 +117,7 @@ def wkv4_chunked(
     k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor, chunk_size: int = CHUNK_SIZE
 ) -> tuple[Tensor, Tensor]:
     """All pairs inside a chunk, the state between chunks."""
-    out_dtype, (k, v, log_decay, bonus) = v.dtype, _widened(state, k, v, log_decay, bonus)
+    out_dtype, (k, v, log_decay, bonus) = v.dtype, widened(state, k, v, log_decay, bonus)
     outputs = []
     for k_chunk, v_chunk in zip(k.split(chunk_size, 1), v.split(chunk_size, 1), strict=True):
         output, state = _one_chunk(k_chunk, v_chunk, log_decay, bonus, state)
@@ -150,14 +151,8 @@ def _averaged(
     return num / den, (num, den), shift
 
 
-def _widened(state: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.to(state.dtype) for x in tensors)
-
-
 def _shapes(k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, ...]:
-    return torch.empty_like(v, memory_format=torch.contiguous_format), torch.empty_like(
-        state, memory_format=torch.contiguous_format
-    )
+    return blank(v), blank(state)
 
 
 FORMS = {"recurrent": wkv4_recurrent, "parallel": wkv4_parallel, "chunked": wkv4_chunked}

@@ -14,9 +14,10 @@ future is set to -inf *before* the exponential, or the gradient would be inf * 0
 import torch
 from torch import Tensor
 
-from hybridlab.ops.checks import check_chunk_size, check_log_decay, check_state, check_tensors, state_dtype
+from hybridlab.ops.checks import check_chunk_size, check_log_decay, check_state, check_tensors
 from hybridlab.ops.dispatch import choose
-from hybridlab.ops.kernel_op import kernel_op
+from hybridlab.ops.kernel_op import blank, kernel_op
+from hybridlab.ops.precision import state_dtype, widened
 from hybridlab.shapes import KeyBonus, KeyDecays, Keys, MatrixState, Receptances, Values
 
 LAYOUT = {"r": "BTHK", "k": "BTHK", "v": "BTHV", "log_decay": "btHK", "bonus": "HK"}
@@ -76,7 +77,7 @@ def wkv6_recurrent(
     r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The literal equation, token by token."""
-    out_dtype, (r, k, v, log_decay, bonus) = v.dtype, _widened(state, r, k, v, log_decay, bonus)
+    out_dtype, (r, k, v, log_decay, bonus) = v.dtype, widened(state, r, k, v, log_decay, bonus)
     log_decay = log_decay.expand(-1, k.shape[1], -1, -1)
     outputs = []
     for r_t, k_t, v_t, log_decay_t in zip(r.unbind(1), k.unbind(1), v.unbind(1), log_decay.unbind(1), strict=True):
@@ -89,7 +90,7 @@ def wkv6_recurrent(
 
 def wkv6_parallel(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """All pairs of tokens at once: o_t = sum_i (r_t * decay(i -> t)) k_i v_i, a (T, T) matrix for every key channel."""
-    out_dtype, (r, k, v, log_decay, bonus) = v.dtype, _widened(state, r, k, v, log_decay, bonus)
+    out_dtype, (r, k, v, log_decay, bonus) = v.dtype, widened(state, r, k, v, log_decay, bonus)
     r, k, v, log_decay = (x.transpose(1, 2) for x in (r, k, v, log_decay.expand(k.shape)))
     scores = torch.einsum("bhtk,bhik,bhtik->bhti", r, k, _between(log_decay).exp())
     scores = scores + torch.diag_embed((r * bonus.unsqueeze(1) * k).sum(-1))
@@ -103,7 +104,7 @@ def wkv6_chunked(
     r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor, chunk_size: int = CHUNK_SIZE
 ) -> tuple[Tensor, Tensor]:
     """Pairs inside a chunk, the state between chunks; all chunks at once but for the state's own recurrence."""
-    out_dtype, (r, k, v, log_decay, bonus) = v.dtype, _widened(state, r, k, v, log_decay, bonus)
+    out_dtype, (r, k, v, log_decay, bonus) = v.dtype, widened(state, r, k, v, log_decay, bonus)
     length, chunk_size = k.shape[1], min(chunk_size, k.shape[1])
     r, k, v, log_decay = (_chunks(x, chunk_size) for x in (r, k, v, log_decay.expand(k.shape)))
     before, after, whole = _outside(log_decay)
@@ -153,14 +154,8 @@ def _between(log_decay: Tensor) -> Tensor:
     return sums.masked_fill(~earlier, float("-inf"))
 
 
-def _widened(state: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.to(state.dtype) for x in tensors)
-
-
 def _shapes(r: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor) -> tuple[Tensor, ...]:
-    return torch.empty_like(v, memory_format=torch.contiguous_format), torch.empty_like(
-        state, memory_format=torch.contiguous_format
-    )
+    return blank(v), blank(state)
 
 
 FORMS = {"recurrent": wkv6_recurrent, "parallel": wkv6_parallel, "chunked": wkv6_chunked}
