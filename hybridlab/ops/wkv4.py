@@ -64,7 +64,7 @@ def wkv4(
     Raises:
         ValueError: wrong shape, dtype, device, backend or form; T = 0; a positive, infinite or NaN log decay.
 
-    Source: RWKV, arXiv 2305.13048, equations 16 and 19 to 26. Chapter 03.
+    Source: RWKV, arXiv 2305.13048, the WKV operator of the time mixing and its stable form in the appendix. Chapter 03.
     """
     sizes = check_tensors("wkv4", LAYOUT, (k, v, log_decay, bonus))
     check_log_decay("wkv4", log_decay)

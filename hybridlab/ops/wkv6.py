@@ -58,7 +58,7 @@ def wkv6(
     Raises:
         ValueError: wrong shape, dtype, device, backend or form; T = 0; a positive or NaN log decay.
 
-    Source: Eagle and Finch, arXiv 2404.05892, equations 16 to 19. Chapter 03.
+    Source: Eagle and Finch, arXiv 2404.05892, the WKV recurrence of the time mixing. Chapter 03.
     """
     sizes = check_tensors("wkv6", LAYOUT, (r, k, v, log_decay, bonus))
     check_log_decay("wkv6", log_decay)
