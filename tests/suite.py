@@ -40,7 +40,7 @@ LONG = (
     Part("notebooks, each executed once", 3, (sys.executable, "-m", "hybridlab.course", "check")),
     Part("browser", 3, (*PYTEST, "-m", "browser and not slow")),
 )
-SLOW = (Part("slow matrix", 40, (*PYTEST, "-m", "slow")),)
+SLOW = (Part("slow matrix", 6, (*PYTEST, "-m", "slow")),)
 SUITES = {"check": FAST, "test": FAST + LONG, "test-all": FAST + LONG + SLOW}
 
 
