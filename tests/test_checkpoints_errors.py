@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,6 +140,41 @@ def test_missing_shard(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"names 'model-00001-of-00002\.safetensors', which is missing"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("shard", [3, ["model.safetensors"], None])
+def test_index_without_file_names(tmp_path: Path, shard: object) -> None:
+    index = {"weight_map": {"emb.weight": "model.safetensors", "head.weight": shard}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="lacks the table 'weight_map' of file names"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": ["rwkv"]}, r"model_type \['rwkv'\]; known are"),
+        ({"model_type": "rwkv", "hidden_size": {}}, r"hidden_size \{\}, expected a positive int"),
+        ({"model_type": "llama", "hidden_size": "48"}, "hidden_size '48', expected a positive int"),
+        ({"model_type": "llama", "num_attention_heads": 0}, "num_attention_heads 0, expected a positive int"),
+        ({"model_type": "llama", "rope_parameters": [1]}, r"rope_parameters \[1\], expected a table"),
+        ({"model_type": "mistral", "rope_scaling": "x"}, "rope_scaling 'x', expected a table"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_config_of_nonsense(tmp_path: Path, rwkv6: Tensors, fields: dict[str, object], message: str) -> None:
+    sizes = {"vocab_size": 53, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
+    save_file(rwkv6, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**sizes, "intermediate_size": 64, "rms_norm_eps": 1e-5, **fields}))
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.int8])
+def test_dtype_that_is_no_floating_dtype(tmp_path: Path, rwkv6: Tensors, dtype: Any) -> None:
+    torch.save(rwkv6, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"dtype must be None or a floating torch\.dtype, got"):
+        load_checkpoint(tmp_path / "model.pth", dtype=dtype)
 
 
 def test_broken_config(tmp_path: Path, rwkv6: Tensors) -> None:

@@ -142,6 +142,11 @@ def test_draws_follow_the_probabilities() -> None:
         ({"top_p": 0.9}, "need a temperature above 0"),
         ({"stop": VOCABULARY}, rf"stop must hold ids in 0\.\.{VOCABULARY - 1}, got {VOCABULARY}"),
         ({"stop": [1, "x"]}, "got 'x'"),
+        ({"stop": 1.5}, r"stop must be None, an id or ids, got 1\.5"),
+        ({"stop": torch.tensor([1, 2])}, r"stop must hold ids .* got tensor\(1\)"),
+        ({"temperature": "warm"}, "temperature must be .* got 'warm'"),
+        ({"temperature": 1.0, "top_p": "x"}, r"top_p must be .* got 'x'"),
+        ({"temperature": 1.0, "seed": 1.5}, r"seed must be None or an int, got 1\.5"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

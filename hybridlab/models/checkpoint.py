@@ -37,11 +37,13 @@ def load_checkpoint(
         the model.
 
     Raises:
-        ValueError: a missing, truncated or foreign file; a field that config.json lacks; a missing, extra, misshapen or
-            non-finite tensor. It names the file, the field or the tensor.
+        ValueError: a missing, truncated or foreign file; a field that config.json lacks or that makes no sense; a missing,
+            extra, misshapen or non-finite tensor; a dtype that is not floating. It names the file, the field or the tensor.
 
     Source: the layouts of the RWKV authors' releases and of the transformers library. Chapter 11.
     """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"load_checkpoint: dtype must be None or a floating torch.dtype, got {dtype!r}")
     checkpoint = read_checkpoint(Path(path))
     layout = _recognised(checkpoint, config)
     config = layout.configure(checkpoint) if config is None else config
@@ -58,7 +60,7 @@ def _recognised(checkpoint: Checkpoint, config: Config | None) -> Layout:
     if not layouts:
         raise ValueError(f"load_checkpoint: no known checkpoint has a {type(config).__name__}")
     kind = checkpoint.fields.get("model_type")
-    if kind is not None and kind not in FOLDERS:
+    if kind is not None and kind not in tuple(FOLDERS):  # what JSON holds need not be hashable
         raise ValueError(f"load_checkpoint: config.json has model_type {kind!r}; known are {', '.join(FOLDERS)}")
     if kind is not None:
         layout = FOLDERS[kind]

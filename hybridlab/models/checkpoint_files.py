@@ -37,8 +37,8 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
         raise ValueError(f"load_checkpoint: {folder} must hold {WEIGHTS} or {INDEX}; it holds {found}")
     shards = _read_json(folder / INDEX).get("weight_map")
-    if not isinstance(shards, dict):
-        raise ValueError(f"load_checkpoint: {folder / INDEX} lacks the table 'weight_map'")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ValueError(f"load_checkpoint: {folder / INDEX} lacks the table 'weight_map' of file names")
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(shards.values())):
         if not (folder / shard).exists():

@@ -35,6 +35,20 @@ class Checkpoint:
         value = self.fields.get(name)
         return default if value is None else value
 
+    def size(self, name: str) -> int:
+        """A field of config.json that must be there and count something."""
+        value = self.required(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"load_checkpoint: config.json has {name} {value!r}, expected a positive int: {self.where}")
+        return value
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        """A field of config.json that holds fields; empty where it is absent or null."""
+        value = self.optional(name, {})
+        if not isinstance(value, Mapping):
+            raise ValueError(f"load_checkpoint: config.json has {name} {value!r}, expected a table: {self.where}")
+        return value
+
     def shape(self, name: str, *axes: str) -> tuple[int, ...]:
         """The shape of a tensor that must be there and must have these axes."""
         if name not in self.tensors:

@@ -30,7 +30,7 @@ def _config(checkpoint: Checkpoint) -> DecoderConfig:
         if checkpoint.optional(name, value) != value:
             found = checkpoint.fields[name]
             raise ValueError(f"load_checkpoint: config.json has {name} {found!r}; this decoder knows {value!r} only")
-    width, heads = checkpoint.required("hidden_size"), checkpoint.required("num_attention_heads")
+    width, heads = checkpoint.size("hidden_size"), checkpoint.size("num_attention_heads")
     return DecoderConfig(
         checkpoint.required("vocab_size"),
         width,
@@ -48,7 +48,7 @@ def _config(checkpoint: Checkpoint) -> DecoderConfig:
 
 def _rotary(checkpoint: Checkpoint) -> Rotary:
     """From either style: `rope_parameters`, or `rope_theta` beside `rope_scaling`."""
-    fields = checkpoint.optional("rope_parameters", None) or checkpoint.optional("rope_scaling", {})
+    fields = checkpoint.table("rope_parameters") or checkpoint.table("rope_scaling")
     theta = fields.get("rope_theta") or checkpoint.optional("rope_theta", Rotary().theta)
     kind = fields.get("rope_type") or fields.get("type") or "default"
     if kind == "default":

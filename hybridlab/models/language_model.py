@@ -9,17 +9,13 @@ from torch import Tensor, nn
 from hybridlab.layers import Layer, Shared, set_backend
 from hybridlab.layers.layer import Storage
 from hybridlab.models.config import Config
-from hybridlab.models.sampling import Sampling, check_request, generated
+from hybridlab.models.sampling import Sampling, check_request, generated, stop_ids
 from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.shapes import Logits, Stream, TokenIds
 from hybridlab.state import Empty, ModelState
 
 # Not `Self`: the annotation checks of the tests look at methods one by one, and cannot know whose they are.
 ModelT = TypeVar("ModelT", bound="LanguageModel")
-
-
-# Not `typing.Self`, which beartype cannot check in a class that it does not decorate as a whole.
-Model = TypeVar("Model", bound="LanguageModel")
 
 
 class ModelOutput(NamedTuple):
@@ -189,7 +185,7 @@ class LanguageModel(nn.Module):
             ValueError: names the argument, what came and what was expected.
         """
         check_ids(input_ids, self.config.vocabulary)
-        stops = (stop,) if isinstance(stop, int) else tuple(stop or ())
+        stops = stop_ids(stop)
         check_request(max_new_tokens, stops, self.config.vocabulary)
         sampling = Sampling(temperature, top_k, top_p)
         return generated(self, input_ids, max_new_tokens, sampling.chooser(seed, input_ids.device), stops, on_token)

@@ -106,7 +106,7 @@ def _config_6(checkpoint: Checkpoint) -> RWKV6Config:
 
 def _config_of_folder(checkpoint: Checkpoint) -> RWKV4Config:
     """From config.json. `rescale_every` is a trick of float16 inference: the file holds the weights as they are."""
-    width = checkpoint.required("hidden_size")
+    width = checkpoint.size("hidden_size")
     return RWKV4Config(
         checkpoint.required("vocab_size"),
         width,

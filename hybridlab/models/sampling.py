@@ -1,7 +1,8 @@
 """Choosing the next token, and the loop that appends it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -25,17 +26,19 @@ class Sampling:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"generate: temperature must be a finite number of at least 0, got {self.temperature}")
+        if not (isinstance(self.temperature, Real) and 0 <= self.temperature < float("inf")):
+            raise ValueError(f"generate: temperature must be a finite number of at least 0, got {self.temperature!r}")
         if self.top_k is not None and not (isinstance(self.top_k, int) and self.top_k >= 1):
             raise ValueError(f"generate: top_k must be None or an int of at least 1, got {self.top_k!r}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"generate: top_p must be None or lie in (0, 1], got {self.top_p}")
+        if self.top_p is not None and not (isinstance(self.top_p, Real) and 0 < self.top_p <= 1):
+            raise ValueError(f"generate: top_p must be None or lie in (0, 1], got {self.top_p!r}")
         if self.temperature == 0 and not (self.top_k is None and self.top_p is None):
             raise ValueError("generate: top_k and top_p need a temperature above 0, got temperature 0 (greedy)")
 
     def chooser(self, seed: int | None, device: torch.device) -> Chooser:
         """A function from logits (B, vocabulary) to ids (B,)."""
+        if seed is not None and not isinstance(seed, int):
+            raise ValueError(f"generate: seed must be None or an int, got {seed!r}")
         if self.temperature == 0:
             return lambda logits: logits.argmax(-1)
         source = None if seed is None else torch.Generator(device).manual_seed(seed)
@@ -57,6 +60,20 @@ def _nucleus(chances: Tensor, top_p: float) -> Tensor:
     reached_before = ordered.cumsum(-1) - ordered
     kept = ordered.masked_fill(reached_before >= top_p, 0)
     return torch.zeros_like(chances).scatter(-1, ids, kept)
+
+
+def stop_ids(stop: int | Iterable[int] | None) -> tuple[int, ...]:
+    """The ids that end a sequence, as a tuple.
+
+    Raises:
+        ValueError: for what is neither an id nor a collection of them.
+    """
+    if stop is None or isinstance(stop, int):
+        return () if stop is None else (stop,)
+    try:
+        return tuple(stop)
+    except TypeError:
+        raise ValueError(f"generate: stop must be None, an id or ids, got {stop!r}") from None
 
 
 def check_request(max_new_tokens: int, stops: Sequence[int], vocabulary: int) -> None:
