@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -128,23 +127,6 @@ def test_everything_missing_is_reported_not_raised() -> None:
 def test_constraints_are_read_by_plain_names() -> None:
     text = "# comment\nJinja2==3.1.6\nast_serialize==0.13.1\n-e .\ntriton==3.7.1 ; sys_platform == 'linux'\n"
     assert read_constraints(text) == {"jinja2": "3.1.6", "ast-serialize": "0.13.1", "triton": "3.7.1"}
-
-
-@pytest.mark.parametrize(("kind", "interprets"), [("InterpretedFunction", True), ("JITFunction", False)])
-def test_triton_imported_without_its_interpreter_is_seen(
-    kind: str, interprets: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    language = SimpleNamespace(sum=type(kind, (), {})())
-    monkeypatch.setitem(sys.modules, "triton.language", language)
-    assert facts.triton_interprets() is interprets
-
-
-def test_real_triton_is_seen_as_it_was_imported() -> None:
-    pytest.importorskip("triton", reason="Triton exists for Linux only")
-    import triton.language  # noqa: F401
-    from triton import knobs
-
-    assert facts.triton_interprets() is knobs.runtime.interpret
 
 
 def test_broken_package_is_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:

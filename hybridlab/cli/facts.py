@@ -16,6 +16,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from hybridlab.cli.places import repository
+from hybridlab.interpreter import triton_interprets
 
 EXTENSIONS = {"anywidget": "anywidget", "jupyterlab_widgets": "@jupyter-widgets/jupyterlab-manager"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -175,12 +176,6 @@ def _writable(folder: Path) -> bool:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK)
-
-
-def triton_interprets() -> bool | None:
-    """Whether this process's triton interprets: functions of its own, such as tl.sum, show what was set at import."""
-    language = sys.modules.get("triton.language")
-    return None if language is None else type(language.sum).__name__ == "InterpretedFunction"
 
 
 def _first(programs: tuple[str, ...]) -> str:

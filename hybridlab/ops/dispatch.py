@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from hybridlab.interpreter import triton_interprets
+
 Forms = Mapping[str, Callable[..., tuple[Tensor, ...]]]
 
 NUMBA_DTYPES = (torch.float32, torch.float64)
@@ -75,6 +77,9 @@ def _triton_obstacle(device: str, dtype: torch.dtype) -> str:
         return f"Triton kernels take float32 and bfloat16, these are {dtype}; use backend='naive'"
     if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "CPU tensors need Triton's interpreter: set TRITON_INTERPRET=1 before anything imports triton"
+    # torch.compile cannot trace the look at sys.modules.
+    if device == "cpu" and not torch.compiler.is_compiling() and triton_interprets() is False:
+        return "TRITON_INTERPRET was set after something had imported triton: restart Python and set it first"
     if device == "cpu" and dtype == torch.bfloat16:
         return "Triton's interpreter computes bfloat16 wrongly; use float32"
     return ""
