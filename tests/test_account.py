@@ -165,8 +165,9 @@ def test_the_report_shows_itself() -> None:
         ({"model": "llama-3.1-8b", "context": 1, "batch": True}, "batch must be an int of at least 1, got True"),
         ({"model": "llama-3.1-8b", "context": 1, "dtype": "int8"}, "dtype must be one of .*bfloat16.*, got 'int8'"),
         ({"model": "llama-3.1-8b", "context": 1, "state_dtype": "half"}, "state_dtype must be one of"),
+        ({"model": None, "context": 1}, "model must be a model or the name of a preset, got None"),
     ],
-    ids=["preset", "context", "batch", "dtype", "state dtype"],
+    ids=["preset", "context", "batch", "dtype", "state dtype", "no model"],
 )
 def test_bad_input(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

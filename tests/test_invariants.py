@@ -237,6 +237,8 @@ def test_the_widest_window_is_found() -> None:
 def test_bad_input() -> None:
     with torch.device("meta"):
         model = Decoder(DecoderConfig(41, 16, 1))
+    with pytest.raises(ValueError, match="model must be a LanguageModel, got ResidualBlock"):
+        check_invariants(hybrid().layers[0])
     with pytest.raises(ValueError, match="meta device"):
         check_invariants(model)
     with pytest.raises(ValueError, match="window must be at least 1, got 0"):

@@ -124,10 +124,12 @@ def check_invariants(model: LanguageModel, window: int | None = None, name: str 
         a card that shows as a table; `.ok` and `.failed` say what came out.
 
     Raises:
-        ValueError: a model on the meta device, with one token id only, or a window below 1.
+        ValueError: no model, a model on the meta device, with one token id only, or a window below 1.
 
     Chapter 03; every later architecture has its card.
     """
+    if not isinstance(model, LanguageModel):
+        raise ValueError(f"check_invariants: model must be a LanguageModel, got {type(model).__name__}")
     if model.embedding.weight.is_meta:
         raise ValueError("check_invariants: model is on the meta device; build it with real weights")
     if model.config.vocabulary < 2:

@@ -16,6 +16,7 @@ from hybridlab.measure.flops import Flops, count_flops
 from hybridlab.measure.tables import Report, Table
 from hybridlab.models import PRESETS, LanguageModel, from_preset
 from hybridlab.ops import AttentionState
+from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.state import ModelState, state_nbytes
 
 CACHES = (AttentionState,)
@@ -130,16 +131,17 @@ def account(
         a report that shows as a table, a row a layer; `.as_dict()` has its numbers.
 
     Raises:
-        ValueError: an unknown preset or dtype; a context or batch below 1.
+        ValueError: neither a model nor a known preset; an unknown dtype; a context or batch below 1.
 
     Chapter 12.
     """
     for name, count in (("context", context), ("batch", batch)):
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"account: {name} must be an int of at least 1, got {count!r}")
+    if not isinstance(model, LanguageModel | str):
+        raise ValueError(f"account: model must be a model or the name of a preset, got {model!r}")
     kind = _dtype("dtype", dtype)
-    state_kind = (torch.float64 if kind == torch.float64 else torch.float32) if state_dtype is None else state_dtype
-    state_kind = _dtype("state_dtype", state_kind)
+    state_kind = least_state_dtype(kind) if state_dtype is None else _dtype("state_dtype", state_dtype)
     title = model if isinstance(model, str) else type(model).__name__
     built = from_preset(_known(model), device="meta") if isinstance(model, str) else model
     state = built.init_state(batch, context, dtype=kind, state_dtype=state_kind, device="meta")
