@@ -179,6 +179,10 @@ WRONG = {
         ("no maximum", UNSHIFTED),
         ("keys clamped", _changed(UNSHIFTED, ("    num, den =", "    k = k.clamp(-80, 80)\n    num, den ="))),
         (
+            "keys clamped where exp still holds",
+            _changed(UNSHIFTED, ("    num, den =", "    k = k.clamp(-700, 700)\n    num, den =")),
+        ),
+        (
             "a maximum over the channels",
             _changed(RUNNING_MAXIMUM, ("(top + log_decay, k_t)", "(top + log_decay, k_t).max() + 0 * k_t")),
         ),

@@ -50,6 +50,12 @@ def _lone_small_key(answer: Any, rng: Generator) -> Tensor:
     return answer(torch.full((1, CHANNELS), -900.0, dtype=torch.float64), v[:1], log_decay, bonus) - v[:1]
 
 
+def _loud_neighbours(answer: Any, rng: Generator) -> Tensor:
+    """Keys one apart at the loud end and at the quiet end: whoever clamps them weighs them all the same."""
+    _, v, log_decay, bonus = _scalar_inputs(rng)
+    return answer(torch.stack((ramp(TOKENS, 894, 900), ramp(TOKENS, -900, -894)), 1), v, log_decay, bonus)
+
+
 # 03-resume: mixer(x, mu, log_decay, bonus, state=None) -> (outputs, state); x (T, K), the rest (K,).
 
 
@@ -190,6 +196,7 @@ PROBES = {
         Probe("six tokens", _six_tokens),
         Probe("random keys", lambda answer, rng: answer(*_scalar_inputs(rng))),
         Probe("ramp of keys", _ramp_of_keys, because="keys of -900 and 900 in one sequence"),
+        Probe("neighbours near 900", _loud_neighbours, because="keys one apart are not alike, however large"),
         Probe("a lone key of -900", _lone_small_key, expected=0.0, because="one token averages to its own value"),
         Probe("causal", causal(_scalar_inputs, TOKENS), expected=0.0),
         Probe("gradient", gradient(_scalar_inputs)),
