@@ -78,6 +78,7 @@ def test_nothing_imports_kernels_by_the_folder_name() -> None:
 
 
 RANK = {
+    "interpreter": 0,
     "shapes": 0,
     "state": 1,
     "kernels": 1,
