@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 LINT = Part("lint", 0.25, (sys.executable, "-m", "ruff", "check", "."))
 FORMAT = Part("format", 0.25, (sys.executable, "-m", "ruff", "format", "--check", "."))
-TYPES = Part("types", 0.5, (sys.executable, "-m", "mypy"))
+TYPES = Part("types", 0.75, (sys.executable, "-m", "mypy"))
 QUICK_TESTS = Part("quick tests", 3, (*PYTEST, "-m", QUICK))
 
 FAST = (LINT, FORMAT, TYPES, QUICK_TESTS)
