@@ -10,9 +10,8 @@ A model's state is a `ModelState`. Its `position` (tokens read so far) is bookke
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from hybridlab.shapes import Position
 
@@ -65,15 +64,3 @@ def state_nbytes(state: Any) -> int:
         key = storage._cdata if tensor.is_meta else storage.data_ptr() or storage._cdata
         storages[key] = storage.nbytes()
     return sum(storages.values())
-
-
-def owned(tensor: Tensor) -> Tensor:
-    """The tensor itself if it owns exactly its own bytes, else a copy that does."""
-    if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size():
-        return tensor
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def detached(state: Any) -> Any:
-    """The same state without its gradient history (for training on consecutive pieces of a text)."""
-    return tree_map(lambda leaf: leaf.detach(), state)

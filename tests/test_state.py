@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridlab.state import Empty, ModelState, detached, owned, state_nbytes
+from hybridlab.state import Empty, ModelState, state_nbytes
 
 
 class Pair(NamedTuple):
@@ -36,15 +36,7 @@ def test_distinct_empty_tensors_count_nothing() -> None:
 def test_a_view_counts_the_buffer_it_keeps_alive() -> None:
     buffer = zeros(1000, 64)
     assert state_nbytes((buffer[-3:],)) == 4 * 1000 * 64
-    assert state_nbytes((owned(buffer[-3:]),)) == 4 * 3 * 64
-
-
-def test_owned_copies_only_what_does_not_own_its_bytes() -> None:
-    whole = zeros(3, 4)
-    assert owned(whole) is whole
-    part = owned(whole[:2])
-    assert part.data_ptr() != whole.data_ptr()
-    assert torch.equal(part, whole[:2])
+    assert state_nbytes((buffer[-3:].clone(),)) == 4 * 3 * 64
 
 
 def test_position_is_not_counted() -> None:
@@ -56,11 +48,3 @@ def test_position_is_not_counted() -> None:
 def test_a_leaf_that_is_no_tensor_is_refused(leaf: object) -> None:
     with pytest.raises(TypeError, match="every leaf must be a tensor"):
         state_nbytes((zeros(2), leaf))
-
-
-def test_detached_cuts_the_gradient_history_and_keeps_the_numbers() -> None:
-    weight = torch.ones(3, requires_grad=True)
-    state = detached(Pair(weight * 2, weight * 3))
-    assert isinstance(state, Pair)
-    assert not state.first.requires_grad
-    assert torch.equal(state.second, torch.full((3,), 3.0))
