@@ -87,6 +87,7 @@ RANK = {
     "models": 4,
     "measure": 5,
     "tasks": 5,
+    "widgets": 6,
     "course": 6,
     "cli": 7,
 }

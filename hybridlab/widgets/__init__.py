@@ -1,0 +1,9 @@
+"""Pictures that answer: each is drawn in the browser from inputs that Python sends once.
+
+from hybridlab.widgets import MixingMatrix
+"""
+
+from hybridlab.widgets.mixing_matrix import MixingMatrix
+from hybridlab.widgets.recurrence import Recurrence, recurrence
+
+__all__ = ["MixingMatrix", "Recurrence", "recurrence"]

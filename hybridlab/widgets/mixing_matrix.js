@@ -1,0 +1,146 @@
+// The matrix on the left, the recurrence unrolled on the right; an entry (i, j) of the one is a path in the other.
+
+const STEP = 54, OUTPUTS = 34, STATES = 104, TOKENS = 174; // the unrolled picture, in its own units
+const MOST_WRITTEN = 8, MOST_NAMED = 16, MOST_MEMORIES = 4;
+
+function draw(page) {
+  const { title, names } = page.inputs;
+  const weights = unpack(page.inputs.weights).values;
+  const tokens = names.length;
+  const way = page.inputs.recurrence ? way_through(page.inputs.recurrence) : null;
+  const matrix = draw_matrix(page, weights, names);
+  const unrolled = draw_unrolled(page, names, way !== null);
+  page.stage.append(
+    html("figure", { class: "hl-panel" }, html("figcaption", {}, title), matrix.node),
+    html("figure", { class: "hl-panel" }, html("figcaption", {}, unrolled.caption), unrolled.node),
+  );
+
+  return ({ i, j }) => {
+    const weight = weights[(i - 1) * tokens + j - 1];
+    matrix.light(i - 1, j - 1);
+    unrolled.light(i - 1, j - 1, way);
+    const name = names[j - 1] === String(j) ? names[j - 1] : `${j} (${names[j - 1]})`;
+    if (j > i) return { text: `Token ${name} comes after output ${i} and cannot reach it.`, readout: { weight: "0" } };
+    const row = weights.subarray((i - 1) * tokens, i * tokens);
+    const factors = way ? way.said(i - 1, j - 1) : { "all of this row": short(row.reduce((sum, x) => sum + x, 0)) };
+    return { text: `Token ${name} reaches output ${i} with weight ${short(weight)}.`, readout: { weight: short(weight), ...factors } };
+  };
+}
+
+// The factors between token j and output i, as recurrence.py multiplies them.
+function way_through(packed) {
+  const [write, keep, read] = [packed.write, packed.keep, packed.read].map(unpack);
+  const memories = write.shape[1];
+  const delay = packed.now ? 1 : 0;
+  const at = ({ values }, t) => values.subarray(t * memories, (t + 1) * memories);
+
+  function left(i, j) {
+    const numbers = at(write, j).slice();
+    for (let s = j + 1; s <= i - delay; s++) numbers.forEach((_, c) => { numbers[c] *= at(keep, s)[c]; });
+    return numbers;
+  }
+
+  function vector(numbers) {
+    if (numbers.length <= MOST_MEMORIES) return Array.from(numbers, short).join(", ");
+    return `${numbers.length} numbers, length ${short(Math.sqrt(numbers.reduce((sum, x) => sum + x * x, 0)))}`;
+  }
+
+  function said(i, j) {
+    if (i === j && delay) return { "not through the state": "the present token" };
+    return {
+      [`written at ${j + 1}`]: vector(at(write, j)),
+      [`left for output ${i + 1}`]: vector(left(i, j)),
+      [`read at ${i + 1}`]: vector(at(read, i)),
+    };
+  }
+
+  return { delay, said, kept: (s) => vector(at(keep, s)), single: memories === 1 };
+}
+
+function draw_matrix(page, weights, names) {
+  const tokens = names.length;
+  const limit = weights.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  const map = heat(tokens, tokens);
+  const size = tokens <= MOST_NAMED ? 0.2 : 0.035 * tokens;
+  map.paint(weights, limit);
+  const text = (x, y, content, attributes) => svg("text", { x, y, "font-size": size, ...attributes }, content);
+  if (tokens <= MOST_WRITTEN) {
+    weights.forEach((weight, at) => {
+      if (Math.abs(weight) <= 1e-9) return;
+      const style = weight > 0.6 * limit ? "fill: white" : weight < -0.6 * limit ? "fill: black" : "";
+      map.marks.append(text((at % tokens) + 0.5, Math.floor(at / tokens) + 0.57, short(weight), { "text-anchor": "middle", style }));
+    });
+  }
+  for (let t = 0; t < tokens; t++) {
+    if (tokens > MOST_NAMED && (t + 1) % 8 && t) continue;
+    map.marks.append(text(-0.3 * size, t + 0.5 + 0.3 * size, String(t + 1), { "text-anchor": "end" }));
+    map.marks.append(text(t + 0.5, tokens + 1.2 * size, names[t], { "text-anchor": "middle" }));
+  }
+  const light = svg("rect", { width: 1, height: 1, fill: "none", stroke: "currentColor", "stroke-width": 0.05 * Math.max(1, tokens / 12) });
+  map.marks.append(light);
+  const pick = (event) => {
+    const { row, column } = map.cell_at(event);
+    page.move({ i: row + 1, j: column + 1 });
+  };
+  map.node.addEventListener("pointermove", pick);
+  map.node.addEventListener("pointerdown", pick);
+  page.picture(map.node, {
+    ArrowUp: () => ({ i: page.view.i - 1 }),
+    ArrowDown: () => ({ i: page.view.i + 1 }),
+    ArrowLeft: () => ({ j: page.view.j - 1 }),
+    ArrowRight: () => ({ j: page.view.j + 1 }),
+  });
+  const node = html("div", { class: "hl-matrix" }, map.node);
+  return { node, light: (i, j) => set(light, { x: j, y: i }) };
+}
+
+// Tokens below, the states that hand each other what is left in the middle, outputs above. Without a recurrence there
+// are no states: each output reaches for its tokens itself.
+function draw_unrolled(page, names, recurrent) {
+  const tokens = names.length;
+  const middle = (t) => (t + 0.5) * STEP;
+  const node = svg("svg", { viewBox: `0 0 ${tokens * STEP} 200` });
+  const wide = Math.max(1, (tokens * STEP) / 420); // many tokens are drawn small: thicker lines keep them visible
+  const pale = { stroke: "currentColor", "stroke-opacity": 0.25, "stroke-width": 1.5 * wide, fill: "none" };
+  for (let t = 0; t < tokens; t++) {
+    const x = middle(t);
+    if (recurrent) {
+      node.append(svg("path", { d: `M${x} ${TOKENS - 14}V${STATES}M${x} ${STATES}V${OUTPUTS + 8}`, ...pale }));
+      if (t) node.append(svg("path", { d: `M${middle(t - 1)} ${STATES}H${x}`, ...pale }));
+      node.append(svg("circle", { cx: x, cy: STATES, r: 5 * wide, fill: "currentColor", "fill-opacity": 0.4 }));
+    }
+    if (tokens > MOST_NAMED && (t + 1) % 8 && t) continue;
+    const font = { "text-anchor": "middle", "font-size": 13 * wide };
+    node.append(svg("text", { x, y: TOKENS + 4 + 6 * wide, ...font }, names[t]));
+    node.append(svg("text", { x, y: OUTPUTS - 4, ...font }, String(t + 1)));
+  }
+  const lit = svg("path", { fill: "none", stroke: "#D55E00", "stroke-width": 4 * wide, "stroke-linecap": "round", "stroke-linejoin": "round" });
+  const labels = svg("g", { "font-size": 12, "text-anchor": "middle" });
+  node.append(lit, labels);
+  node.addEventListener("pointermove", (event) => pick(page, node, event, tokens));
+  node.addEventListener("pointerdown", (event) => pick(page, node, event, tokens));
+
+  function light(i, j, way) {
+    labels.replaceChildren();
+    const [from, to] = [middle(j), middle(i)];
+    if (j > i) return set(lit, { d: "" });
+    if (!recurrent || (way.delay && i === j)) {
+      return set(lit, { d: `M${from} ${TOKENS - 14}C${from} ${STATES} ${to} ${STATES} ${to} ${OUTPUTS + 8}` });
+    }
+    const last = middle(i - way.delay);
+    set(lit, { d: `M${from} ${TOKENS - 14}V${STATES}H${last}L${to} ${OUTPUTS + 8}` });
+    if (tokens > MOST_NAMED || !way.single) return;
+    for (let s = j + 1; s <= i - way.delay; s++) {
+      labels.append(svg("text", { x: middle(s) - STEP / 2, y: STATES - 9 }, `× ${way.kept(s)}`));
+    }
+  }
+
+  const caption = recurrent ? "written below, kept along the middle, read above" : "each output reaches for its tokens itself";
+  return { node: page.picture(node), light, caption };
+}
+
+function pick(page, node, event, tokens) {
+  const box = node.getBoundingClientRect();
+  const t = Math.max(1, Math.min(tokens, Math.ceil(((event.clientX - box.left) / box.width) * tokens)));
+  page.move((event.clientY - box.top) / box.height < 0.35 ? { i: t } : { j: t });
+}

@@ -1,0 +1,76 @@
+"""What a linear recurrence does with one token: it is written, kept for some steps, and read."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Numbers = NDArray[np.float64]
+
+
+class Recurrence(NamedTuple):
+    """The factors of a diagonal linear recurrence over T tokens, with K memories for one value channel.
+
+    h_t = keep_t * h_{t-1} + write_t v_t,   output_t = read_t . h_t
+
+    With `now` the state is read before the token is written, as RWKV does: output_t = read_t . h_{t-1} + now_t v_t.
+
+    Attributes:
+        write: what token t is multiplied with when it enters the memories, (T, K).
+        keep: what step t leaves of what was there, (T, K).
+        read: what output t takes of each memory, (T, K).
+        now: the weight of the present token at its own output, (T,), where it does not pass through the state.
+
+    Chapters 02 to 05.
+    """
+
+    write: Numbers
+    keep: Numbers
+    read: Numbers
+    now: Numbers | None = None
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return len(self.write)
+
+    @property
+    def delay(self) -> int:
+        """Steps between a token's writing and the first output that reads it."""
+        return 0 if self.now is None else 1
+
+    def left(self, i: int, j: int) -> Numbers:
+        """What output i finds of token j in the K memories: write_j times every keep between, (K,)."""
+        return self.write[j] * self.keep[j + 1 : i + 1 - self.delay].prod(axis=0)
+
+    def weight(self, i: int, j: int) -> float:
+        """How much of the value of token j reaches output i."""
+        if j > i:
+            return 0.0
+        if j == i and self.now is not None:
+            return float(self.now[i])
+        return float(self.read[i] @ self.left(i, j))
+
+    def matrix(self) -> Numbers:
+        """All weights, (T, T): row i an output, column j a token."""
+        return np.array([[self.weight(i, j) for j in range(self.tokens)] for i in range(self.tokens)])
+
+
+def recurrence(write: ArrayLike, keep: ArrayLike, read: ArrayLike, now: ArrayLike | None = None) -> Recurrence:
+    """A `Recurrence` from anything that broadcasts to (T, K); what is (T,) is one memory.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    parts = [np.asarray(part, dtype=np.float64) for part in (write, keep, read)]
+    try:
+        parts = np.broadcast_arrays(*(part[:, None] if part.ndim == 1 else part for part in parts))
+    except ValueError:
+        shapes = ", ".join(f"{name} {np.shape(part)}" for name, part in zip(("write", "keep", "read"), parts, strict=True))
+        raise ValueError(f"recurrence: expected write, keep and read as (T, K) or (T,), got {shapes}") from None
+    if parts[0].ndim != 2:
+        raise ValueError(f"recurrence: expected write, keep and read as (T, K) or (T,), got {parts[0].shape}")
+    present = None if now is None else np.asarray(now, dtype=np.float64)
+    if present is not None and present.shape != parts[0].shape[:1]:
+        raise ValueError(f"recurrence: now must be (T,) = ({len(parts[0])},), got {present.shape}")
+    return Recurrence(*parts, present)

@@ -1,0 +1,28 @@
+"""Numbers as the widgets write them: base.js has the same two functions, and a test holds them equal."""
+
+from decimal import ROUND_HALF_UP, Context, Decimal
+
+DIGITS = 4
+UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+_CONTEXT = Context(prec=DIGITS, rounding=ROUND_HALF_UP)
+
+
+def short(number: float) -> str:
+    """A number in four significant digits, halves away from zero, as JavaScript rounds them: 0.03125, -12.35, 1.5e-7."""
+    rounded = _CONTEXT.create_decimal_from_float(float(number))
+    if not rounded.is_finite():
+        return "not a number" if rounded.is_nan() else ("infinite" if rounded > 0 else "-infinite")
+    if rounded == 0:
+        return "0"
+    if 1e-4 <= abs(rounded) < 1e6:
+        return f"{rounded.normalize():f}"
+    digits, _, power = f"{rounded:.{DIGITS - 1}e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit that leaves a whole part: 96 B, 1.50 KiB, 32.00 GiB."""
+    for unit, one in UNITS:
+        if count >= one:
+            return f"{(Decimal(count) / one).quantize(Decimal('0.01'), ROUND_HALF_UP)} {unit}"
+    return f"{count} B"
