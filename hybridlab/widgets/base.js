@@ -67,7 +67,7 @@ function unpack({ kind, shape, data }) {
 // background is. `marks` is an SVG layer on top of it whose units are cells.
 function heat(rows, columns) {
   const canvas = html("canvas", { width: columns, height: rows, class: "hl-heat" });
-  const marks = svg("svg", { viewBox: `0 0 ${columns} ${rows}`, preserveAspectRatio: "none", class: "hl-marks" });
+  const marks = svg("svg", { viewBox: `0 0 ${columns} ${rows}`, preserveAspectRatio: "none", class: "hl-marks", "aria-hidden": "true" });
   const node = html("div", { class: "hl-cells", style: `aspect-ratio: ${columns} / ${rows}` }, canvas, marks);
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
@@ -99,7 +99,7 @@ const make_control = {
     const input = html("input", {
       type: "range", min: control.low, max: control.high, step: control.step, "data-lm-suppress-shortcuts": "true",
     });
-    const value = html("output", { class: "hl-value" });
+    const value = html("span", { class: "hl-value", "aria-hidden": "true" }); // screen readers hear aria-valuetext
     const text = (x) => control.texts.length ? control.texts[Math.round((x - control.low) / control.step)] : short(x);
     input.addEventListener("input", () => page.move({ [control.name]: Number(input.value) }));
     const show = (x) => {

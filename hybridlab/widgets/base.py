@@ -1,8 +1,9 @@
 """What every widget shares: a question, controls, inputs that are sent once, and a picture that the browser draws.
 
-Python sends the inputs when the widget is shown and then rests: every key press is computed and drawn in the browser (`base.js`
-and the widget's own file), so it answers at once, in an exported page too, where there is no Python. What the browser writes
-beside the picture is a pure function of inputs and view; it is written a second time in Python, and a test compares the two.
+Python sends the inputs when the widget is shown and then rests: every key press is computed and drawn in the browser
+(`base.js` and the widget's own file), so it answers at once, in an exported page too, where there is no Python. What the
+browser writes beside the picture is a pure function of inputs and view; it is written a second time in Python, and a test
+compares the two.
 """
 
 import io

@@ -1,24 +1,27 @@
 // The matrix on the left, the recurrence unrolled on the right; an entry (i, j) of the one is a path in the other.
 
-const STEP = 54, OUTPUTS = 34, STATES = 104, TOKENS = 174; // the unrolled picture, in its own units
+const WIDTH = 380, OUTPUTS = 34, STATES = 104, TOKENS = 174; // the unrolled picture, in its own units
 const MOST_WRITTEN = 8, MOST_NAMED = 16, MOST_MEMORIES = 4;
 
 function draw(page) {
-  const { title, names } = page.inputs;
+  const { title, names, law } = page.inputs;
   const weights = unpack(page.inputs.weights).values;
   const tokens = names.length;
   const way = page.inputs.recurrence ? way_through(page.inputs.recurrence) : null;
   const matrix = draw_matrix(page, weights, names);
   const unrolled = draw_unrolled(page, names, way !== null);
+  const sum = draw_sum(page, weights, names);
+  const caption = way ? "written below, kept along the middle, read above" : "each output reaches for its tokens itself";
   page.stage.append(
     html("figure", { class: "hl-panel" }, html("figcaption", {}, title), matrix.node),
-    html("figure", { class: "hl-panel" }, html("figcaption", {}, unrolled.caption), unrolled.node),
+    html("figure", { class: "hl-panel" }, html("figcaption", {}, law || caption), unrolled.node, sum.node),
   );
 
   return ({ i, j }) => {
     const weight = weights[(i - 1) * tokens + j - 1];
     matrix.light(i - 1, j - 1);
     unrolled.light(i - 1, j - 1, way);
+    sum.light(i - 1, j - 1);
     const name = names[j - 1] === String(j) ? names[j - 1] : `${j} (${names[j - 1]})`;
     if (j > i) return { text: `Token ${name} comes after output ${i} and cannot reach it.`, readout: { weight: "0" } };
     const row = weights.subarray((i - 1) * tokens, i * tokens);
@@ -98,24 +101,24 @@ function draw_matrix(page, weights, names) {
 // are no states: each output reaches for its tokens itself.
 function draw_unrolled(page, names, recurrent) {
   const tokens = names.length;
-  const middle = (t) => (t + 0.5) * STEP;
-  const node = svg("svg", { viewBox: `0 0 ${tokens * STEP} 200` });
-  const wide = Math.max(1, (tokens * STEP) / 420); // many tokens are drawn small: thicker lines keep them visible
-  const pale = { stroke: "currentColor", "stroke-opacity": 0.25, "stroke-width": 1.5 * wide, fill: "none" };
+  const step = WIDTH / tokens;
+  const middle = (t) => (t + 0.5) * step;
+  const node = svg("svg", { viewBox: `0 0 ${WIDTH} 200` });
+  const pale = { stroke: "currentColor", "stroke-opacity": 0.25, "stroke-width": Math.min(1.5, step / 8), fill: "none" };
   for (let t = 0; t < tokens; t++) {
     const x = middle(t);
     if (recurrent) {
       node.append(svg("path", { d: `M${x} ${TOKENS - 14}V${STATES}M${x} ${STATES}V${OUTPUTS + 8}`, ...pale }));
       if (t) node.append(svg("path", { d: `M${middle(t - 1)} ${STATES}H${x}`, ...pale }));
-      node.append(svg("circle", { cx: x, cy: STATES, r: 5 * wide, fill: "currentColor", "fill-opacity": 0.4 }));
+      node.append(svg("circle", { cx: x, cy: STATES, r: Math.min(5, step / 5), fill: "currentColor", "fill-opacity": 0.4 }));
     }
     if (tokens > MOST_NAMED && (t + 1) % 8 && t) continue;
-    const font = { "text-anchor": "middle", "font-size": 13 * wide };
-    node.append(svg("text", { x, y: TOKENS + 4 + 6 * wide, ...font }, names[t]));
+    const font = { "text-anchor": "middle", "font-size": 12 };
+    node.append(svg("text", { x, y: TOKENS + 6, ...font }, names[t]));
     node.append(svg("text", { x, y: OUTPUTS - 4, ...font }, String(t + 1)));
   }
-  const lit = svg("path", { fill: "none", stroke: "#D55E00", "stroke-width": 4 * wide, "stroke-linecap": "round", "stroke-linejoin": "round" });
-  const labels = svg("g", { "font-size": 12, "text-anchor": "middle" });
+  const lit = svg("path", { fill: "none", stroke: "#D55E00", "stroke-width": 4, "stroke-linecap": "round", "stroke-linejoin": "round" });
+  const labels = svg("g", { "font-size": 11, "text-anchor": "middle" });
   node.append(lit, labels);
   node.addEventListener("pointermove", (event) => pick(page, node, event, tokens));
   node.addEventListener("pointerdown", (event) => pick(page, node, event, tokens));
@@ -131,12 +134,32 @@ function draw_unrolled(page, names, recurrent) {
     set(lit, { d: `M${from} ${TOKENS - 14}V${STATES}H${last}L${to} ${OUTPUTS + 8}` });
     if (tokens > MOST_NAMED || !way.single) return;
     for (let s = j + 1; s <= i - way.delay; s++) {
-      labels.append(svg("text", { x: middle(s) - STEP / 2, y: STATES - 9 }, `× ${way.kept(s)}`));
+      labels.append(svg("text", { x: middle(s) - step / 2, y: STATES - 9 }, `× ${way.kept(s)}`));
     }
   }
 
-  const caption = recurrent ? "written below, kept along the middle, read above" : "each output reaches for its tokens itself";
-  return { node: page.picture(node), light, caption };
+  return { node: page.picture(node), light };
+}
+
+// Output i written out as a sum over its tokens; with many tokens only the lit term and its neighbours fit.
+function draw_sum(page, weights, names) {
+  const tokens = names.length;
+  const node = html("p", { class: "hl-sum" });
+
+  function light(i, j) {
+    const terms = [];
+    for (let t = 0; t <= i; t++) {
+      const weight = weights[i * tokens + t];
+      if (t !== j && (Math.abs(weight) <= 1e-9 || Math.abs(t - j) > MOST_NAMED / 2)) continue;
+      const term = html("span", t === j ? { class: "hl-lit" } : {}, `${short(weight)} v`, html("sub", {}, String(t + 1)));
+      term.addEventListener("pointerenter", () => page.move({ j: t + 1 }));
+      terms.push(terms.length ? " + " : "", term);
+    }
+    const whole = tokens <= MOST_NAMED ? " = " : " = … + ";
+    node.replaceChildren("output", html("sub", {}, String(i + 1)), whole, ...(terms.length ? terms : ["0"]));
+  }
+
+  return { node, light };
 }
 
 function pick(page, node, event, tokens) {

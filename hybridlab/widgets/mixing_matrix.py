@@ -1,4 +1,4 @@
-"""The picture that every chapter draws: how much of token j reaches output i, beside the recurrence that carries it there."""
+"""The picture that every chapter draws: how much of token j reaches output i, beside the recurrence that takes it there."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ class MixingMatrix(LivePicture):
         title: the mechanism's name.
         names: what the tokens are called; none: their numbers.
         recurrence: its factors, which must give the weights; none: for what is no recurrence, such as attention.
+        law: its equation in a line, to stand above the way.
 
     Raises:
         ValueError: no square matrix of finite numbers; factors that give another matrix.
@@ -42,7 +43,12 @@ class MixingMatrix(LivePicture):
     _esm = script("mixing_matrix.js")
 
     def __init__(
-        self, weights: ArrayLike, title: str, names: Sequence[str] = (), recurrence: Recurrence | None = None
+        self,
+        weights: ArrayLike,
+        title: str,
+        names: Sequence[str] = (),
+        recurrence: Recurrence | None = None,
+        law: str = "",
     ) -> None:
         self.weights = _checked(weights)
         self.title, self.recurrence = title, recurrence

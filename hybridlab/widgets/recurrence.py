@@ -62,15 +62,16 @@ def recurrence(write: ArrayLike, keep: ArrayLike, read: ArrayLike, now: ArrayLik
     Raises:
         ValueError: shapes that do not fit together.
     """
-    parts = [np.asarray(part, dtype=np.float64) for part in (write, keep, read)]
+    given = [np.asarray(part, dtype=np.float64) for part in (write, keep, read)]
+    shapes = ", ".join(f"{name} {part.shape}" for name, part in zip(("write", "keep", "read"), given, strict=True))
+    expected = f"recurrence: expected write, keep and read as (T, K) or (T,), got {shapes}"
     try:
-        parts = np.broadcast_arrays(*(part[:, None] if part.ndim == 1 else part for part in parts))
+        parts = np.broadcast_arrays(*(part[:, None] if part.ndim == 1 else part for part in given))
     except ValueError:
-        shapes = ", ".join(f"{name} {np.shape(part)}" for name, part in zip(("write", "keep", "read"), parts, strict=True))
-        raise ValueError(f"recurrence: expected write, keep and read as (T, K) or (T,), got {shapes}") from None
+        raise ValueError(expected) from None
     if parts[0].ndim != 2:
-        raise ValueError(f"recurrence: expected write, keep and read as (T, K) or (T,), got {parts[0].shape}")
+        raise ValueError(expected)
     present = None if now is None else np.asarray(now, dtype=np.float64)
     if present is not None and present.shape != parts[0].shape[:1]:
         raise ValueError(f"recurrence: now must be (T,) = ({len(parts[0])},), got {present.shape}")
-    return Recurrence(*parts, present)
+    return Recurrence(parts[0], parts[1], parts[2], present)

@@ -14,7 +14,7 @@ def short(number: float) -> str:
         return "not a number" if rounded.is_nan() else ("infinite" if rounded > 0 else "-infinite")
     if rounded == 0:
         return "0"
-    if 1e-4 <= abs(rounded) < 1e6:
+    if Decimal("1e-4") <= abs(rounded) < Decimal("1e6"):
         return f"{rounded.normalize():f}"
     digits, _, power = f"{rounded:.{DIGITS - 1}e}".partition("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
