@@ -69,6 +69,13 @@ def test_repr_holds_every_weight() -> None:
     assert repr(picture(reading_first(9, 2))).startswith("a picture, 9 tokens. Token 1 reaches output 9")
 
 
+def test_text_does_not_show_rounding() -> None:
+    matrix = np.array([[1.0, 0.0], [0.53125, 1.0]])
+    texts = {repr(MixingMatrix(matrix + noise, "")) for noise in (-1e-13, 0.0, 1e-13)}
+    (text,) = texts
+    assert text.splitlines()[2:] == ["out 1         1        .", "out 2    0.5313        1"]
+
+
 def test_wrong_factors_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the recurrence gives 0.25 at output 6, token 5, the weights say 0.5"):
         MixingMatrix(
@@ -166,6 +173,16 @@ def test_keys_and_mouse_light_the_same_entry_in_both(browser, tmp_path) -> None:
         page.page.mouse.move(box["x"] + box["width"] * 1.5 / 6, box["y"] + box["height"] * 0.9)
         page.page.mouse.move(box["x"] + box["width"] * 2.5 / 6, box["y"] + box["height"] * 0.1)
         assert page.shown() == widget.shown({"i": 3, "j": 2})
+
+
+@pytest.mark.browser
+def test_the_law_stands_above_its_way(browser, tmp_path) -> None:
+    from widget_pages import opened
+
+    factors = fading()
+    widget = MixingMatrix(factors.matrix(), "a fading sum", recurrence=factors, law="h ← h/2 + k v")
+    with opened(browser, widget, tmp_path) as page:
+        assert page.page.locator("figcaption").all_text_contents() == ["a fading sum", "h ← h/2 + k v"]
 
 
 @pytest.mark.browser

@@ -84,6 +84,7 @@ EXAMPLES += [math.inf, -math.inf, math.nan, 2.5e-300, 1e300, 7, 100000, 123456.5
     [
         (0.03125, "0.03125"),
         (0.53125, "0.5313"),  # halfway: away from zero
+        (0.53125 - 1e-14, "0.5313"),
         (-0.53125, "-0.5313"),
         (12345.5, "12350"),
         (7, "7"),
@@ -153,6 +154,7 @@ def test_notebooks_get_numbers_a_picture_and_the_live_view() -> None:
 def test_fallback_is_the_same_at_each_run() -> None:
     pictures = {Sample()._repr_mimebundle_()[0]["image/png"] for _ in range(2)}
     assert len(pictures) == 1
+    assert not any(b"Software" in picture for picture in pictures)
     assert Sample().move(n=4)._repr_mimebundle_()[0]["image/png"] not in pictures
 
 

@@ -4,12 +4,17 @@ Five entries are written (Ann=2, Bob=5, Cy=7, Dee=1, Ann=4), then Ann is asked f
 and Ann is rewritten: 2, 4, their mean or their sum? Each mechanism is a different policy; what it answers is its row.
 """
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import copysign
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from hybridlab.widgets.text import row as line
+
+if TYPE_CHECKING:
+    from hybridlab.widgets import MixingMatrix, Recurrence
 
 names = ("Ann=2", "Bob=5", "Cy=7", "Dee=1", "Ann=4", "Ann?")
 keys = torch.tensor(
@@ -19,32 +24,14 @@ keys = torch.tensor(
 values = torch.tensor([2, 5, 7, 1, 4, 0], dtype=torch.float64)
 query = torch.tensor([1, 0, 0], dtype=torch.float64)
 
-# Okabe and Ito's orange and blue, told apart by colour-blind readers too; white between them is zero.
-NEGATIVE, ZERO, POSITIVE = "#E69F00", "#FFFFFF", "#0072B2"
-
-
-class Mixing:
-    """How much the value of token j reaches output i: `weights` (T, T). A notebook shows a picture, print shows numbers."""
-
-    def __init__(self, weights: Tensor, title: str):
-        self.weights, self.title = weights.detach(), title
-
-    def __repr__(self) -> str:
-        heads = _row("", _tokens(self.weights.shape[1]))
-        rows = [_row(f"out {i + 1}", [_digits(x) for x in weights]) for i, weights in enumerate(self.weights.tolist())]
-        return "\n".join([self.title, heads, *rows])
-
-    def _repr_png_(self) -> bytes:
-        return _picture(self.weights, self.title)
-
 
 def show() -> None:
     """Prints the ledger: one column a token."""
-    print(_row("t", [str(t + 1) for t in range(6)]))
-    print(_row("", names))
+    print(line("t", [str(t + 1) for t in range(6)]))
+    print(line("", names))
     for channel in range(3):
-        print(_row(f"k[{channel}]", [f"{x:g}" for x in keys[:, channel].tolist()]))
-    print(_row("v", [f"{x:g}" for x in values.tolist()]))
+        print(line(f"k[{channel}]", [f"{x:g}" for x in keys[:, channel].tolist()]))
+    print(line("v", [f"{x:g}" for x in values.tolist()]))
 
 
 def row(mechanism: str, answer: float, bytes_at_6: int, bytes_at_million: int) -> None:
@@ -53,53 +40,28 @@ def row(mechanism: str, answer: float, bytes_at_6: int, bytes_at_million: int) -
     print(f"{mechanism:24}{_digits(float(answer), zero='0'):>10}{bytes_at_6:>16,}{bytes_at_million:>22,}")
 
 
-def mixing(outputs: Callable[[Tensor], Tensor], title: str, at: Tensor = values) -> Mixing:
+def mixing(
+    outputs: Callable[[Tensor], Tensor], title: str, way: "Recurrence | None" = None, law: str = ""
+) -> "MixingMatrix":
     """The mixing matrix of a mechanism: how much the value of token j reaches output i. End a cell with it.
 
-    M_ij = d output_i / d value_j
+    M_ij = d output_i / d value_j, at the ledger's values
 
     For a mechanism that is linear in its values, outputs = M values exactly.
 
     Args:
-        outputs: from values (T,) to outputs (T,); it must keep the autograd graph.
+        outputs: from values (6,) to outputs (6,); it must keep the autograd graph.
         title: the mechanism's name.
-        at: the values around which to look, (T,); the ledger's own.
+        way: what its recurrence multiplies, from `hybridlab.widgets.recurrence`; it must give the same matrix.
+        law: its equation in a line.
 
     Returns:
-        M: its numbers are `.weights`, (T, T), row i an output, column j a token.
+        M: a picture to walk through by mouse or arrow keys; its numbers are `.weights`, (6, 6), row i an output.
     """
-    return Mixing(torch.autograd.functional.jacobian(outputs, at), title)
+    from hybridlab.widgets import MixingMatrix
 
-
-def _picture(weights: Tensor, title: str) -> bytes:
-    """A PNG of the matrix, every weight written in its cell, readable on a light and on a dark page."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.8, 4.6), dpi=110, facecolor="white", layout="constrained")
-    axes = figure.add_subplot(facecolor="white")
-    limit = max(weights.abs().max().item(), 1e-12)
-    colours = LinearSegmentedColormap.from_list("mixing", [NEGATIVE, ZERO, POSITIVE])
-    axes.imshow(weights.numpy(), cmap=colours, vmin=-limit, vmax=limit)
-    for i, line in enumerate(weights.tolist()):
-        for j, weight in enumerate(line):
-            ink = "white" if weight > 0.6 * limit else "black"
-            axes.text(j, i, f"{weight:.3g}" if abs(weight) > 1e-9 else "", ha="center", va="center", color=ink, fontsize=9)
-    axes.set_xticks(range(weights.shape[1]), _tokens(weights.shape[1]), rotation=45)
-    axes.set_yticks(range(weights.shape[0]), [str(i + 1) for i in range(weights.shape[0])])
-    axes.set(xlabel="token j", ylabel="output i", title=title)
-    png = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    return png.getvalue()
-
-
-def _tokens(count: int) -> Sequence[str]:
-    return names if count == len(names) else [str(j + 1) for j in range(count)]
-
-
-def _row(head: str, cells: Sequence[str]) -> str:
-    return f"{head:6}" + "".join(f"{cell:>9}" for cell in cells)
+    weights = torch.autograd.functional.jacobian(outputs, values)
+    return MixingMatrix(weights.numpy(), title, names, way, law)
 
 
 def _digits(number: float, zero: str = ".") -> str:

@@ -21,7 +21,7 @@ const SERIES = [
 function short(number) {
   if (Number.isNaN(number)) return "not a number";
   if (!Number.isFinite(number)) return number > 0 ? "infinite" : "-infinite";
-  const rounded = Number(number.toPrecision(4));
+  const rounded = Number((number * (1 + 2 ** -40)).toPrecision(4));
   if (rounded === 0) return "0";
   if (Math.abs(rounded) >= 1e-4 && Math.abs(rounded) < 1e6) return String(rounded);
   return rounded.toExponential().replace("+", "");

@@ -69,7 +69,7 @@ function draw_matrix(page, weights, names) {
   const text = (x, y, content, attributes) => svg("text", { x, y, "font-size": size, ...attributes }, content);
   if (tokens <= MOST_WRITTEN) {
     weights.forEach((weight, at) => {
-      if (Math.abs(weight) <= 1e-9) return;
+      if (weight === 0) return;
       const style = weight > 0.6 * limit ? "fill: white" : weight < -0.6 * limit ? "fill: black" : "";
       map.marks.append(text((at % tokens) + 0.5, Math.floor(at / tokens) + 0.57, short(weight), { "text-anchor": "middle", style }));
     });
@@ -150,7 +150,7 @@ function draw_sum(page, weights, names) {
     const terms = [];
     for (let t = 0; t <= i; t++) {
       const weight = weights[i * tokens + t];
-      if (t !== j && (Math.abs(weight) <= 1e-9 || Math.abs(t - j) > MOST_NAMED / 2)) continue;
+      if (t !== j && (weight === 0 || Math.abs(t - j) > MOST_NAMED / 2)) continue;
       const term = html("span", t === j ? { class: "hl-lit" } : {}, `${short(weight)} v`, html("sub", {}, String(t + 1)));
       term.addEventListener("pointerenter", () => page.move({ j: t + 1 }));
       terms.push(terms.length ? " + " : "", term);

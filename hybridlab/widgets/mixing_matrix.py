@@ -10,7 +10,7 @@ from hybridlab.widgets.arrays import pack
 from hybridlab.widgets.base import LivePicture, Shown, script
 from hybridlab.widgets.controls import Slider, View
 from hybridlab.widgets.recurrence import Numbers, Recurrence
-from hybridlab.widgets.text import short
+from hybridlab.widgets.text import row, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MOST_TOKENS = 64
 MOST_WRITTEN = 8  # tokens up to which every weight stands in its cell
 MOST_MEMORIES = 4  # memories up to which each is written out
+ROUNDING = 1e-12
 NEGATIVE, ZERO, POSITIVE = "#E69F00", "#FFFFFF", "#0072B2"
 
 
@@ -64,6 +65,7 @@ class MixingMatrix(LivePicture):
             "title": title,
             "names": list(self.names),
             "recurrence": _packed(recurrence),
+            "law": law,
         }
         super().__init__(sliders, inputs)
 
@@ -112,8 +114,8 @@ class MixingMatrix(LivePicture):
     def __repr__(self) -> str:
         if len(self.weights) > MOST_WRITTEN:
             return f"{self.title}, {len(self.weights)} tokens. {self.shown(self.view).text}"
-        rows = [_row(f"out {i + 1}", [_cell(x) or "." for x in weights]) for i, weights in enumerate(self.weights)]
-        return "\n".join([self.title, _row("", self.names), *rows])
+        rows = [row(f"out {i + 1}", [_cell(x) or "." for x in weights]) for i, weights in enumerate(self.weights)]
+        return "\n".join([self.title, row("", self.names), *rows])
 
 
 def _checked(weights: ArrayLike) -> Numbers:
@@ -122,6 +124,8 @@ def _checked(weights: ArrayLike) -> Numbers:
         raise ValueError(f"MixingMatrix: weights must be (T, T) with T from 1 to {MOST_TOKENS}, got {matrix.shape}")
     if not np.isfinite(matrix).all():
         raise ValueError("MixingMatrix: weights must be finite")
+    # What rounding left of zero would print as a number of its own on every machine.
+    matrix[np.abs(matrix) <= ROUNDING * np.abs(matrix).max()] = 0.0
     return matrix
 
 
@@ -147,10 +151,6 @@ def _vector(numbers: Numbers) -> str:
     return ", ".join(short(x) for x in numbers)
 
 
-def _row(head: str, cells: Sequence[str]) -> str:
-    return f"{head:6}" + "".join(f"{cell:>9}" for cell in cells)
-
-
 def _cell(weight: float) -> str:
-    """Four digits, nothing for zero and for what rounding left of zero."""
-    return short(weight) if abs(weight) > 1e-9 else ""
+    """Four digits, nothing for zero."""
+    return short(weight) if weight else ""
