@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+import hybridlab.cli.app as commands
 from hybridlab import __version__
 from hybridlab.cli import lab, main, places
 from hybridlab.cli.app import app
@@ -172,6 +174,18 @@ def test_memory_prints_exact_bytes() -> None:
     assert "rwkv4-169m" in found.stdout
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_memory_breaks_no_number_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_console", lambda: Console(width=width, highlight=False))
+    found = run("memory", "llama-3.1-8b", "rwkv4-169m", "finch-3.1b", "--context", "262144")
+    assert found.exit_code == 0, found.output
+    for name in ("llama-3.1-8b", "rwkv4-169m", "finch-3.1b"):
+        kept = account(name, 262_144)
+        assert name in found.stdout
+        assert all(f"{number:,}" in found.stdout for number in (kept.parameters, kept.total_bytes, kept.flops_per_token))
+    assert found.stdout.count("kept after") == 1
+
+
 def test_memory_as_json_is_the_account() -> None:
     arguments = ("--context", "100", "--batch", "2", "--dtype", "float32", "--state-dtype", "bfloat16", "--json")
     found = json.loads(run("memory", "finch-1.6b", *arguments).stdout)
@@ -198,6 +212,26 @@ def test_bench_prints_tables_and_writes_them(tmp_path: Path, monkeypatch: pytest
     assert found.exit_code == 0, found.output
     assert "targets at T=1024" in found.stdout
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md"]
+
+
+UNWRITABLE = {
+    "a file": lambda folder: folder / "file",
+    "below a file": lambda folder: folder / "file" / "results",
+    "a folder that takes nothing": lambda folder: Path("/proc/self"),
+}
+
+
+@pytest.mark.parametrize("place", UNWRITABLE.values(), ids=UNWRITABLE)
+def test_bench_refuses_a_folder_before_it_measures(place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from hybridlab.measure import bench
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(bench, "benchmark", lambda *_, **__: pytest.fail("measured first"))
+    folder = place(tmp_path)
+    if not (folder.exists() or tmp_path in folder.parents):
+        pytest.skip("this system has no folder that even root cannot write to")
+    assert status("bench", "--op", "wkv6", "--out", str(folder)) == 2
+    assert f"cannot write to --out {folder}" in capsys.readouterr().err
 
 
 # start
@@ -293,12 +327,13 @@ def test_lab_opens_the_start_chapter(course: Path, command: list[str]) -> None:
     assert command == [
         sys.executable, "-m", "jupyterlab",
         f"--ServerApp.root_dir={course}", "--LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb",
+        f"--LabApp.app_settings_dir={lab.SETTINGS}",
     ]  # fmt: skip
 
 
 def test_lab_passes_on_what_it_is_given(command: list[str]) -> None:
     assert run("lab", "--no-browser", "--port", "9999", "--", "--debug", "--IdentityProvider.token=x").exit_code == 0
-    assert command[5:] == [
+    assert command[6:] == [
         "--no-browser", "--ServerApp.port=9999", "--ServerApp.port_retries=0", "--debug", "--IdentityProvider.token=x",
     ]  # fmt: skip
 

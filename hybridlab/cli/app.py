@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from hybridlab import __version__
 
 if TYPE_CHECKING:
     from hybridlab.measure.memory import Account
+    from hybridlab.measure.tables import Table
 
 app = typer.Typer(
     name="hybridlab",
@@ -173,7 +176,7 @@ def memory(
         for found in accounts:
             _console().print(found)
     else:
-        _console().print(_summary(accounts, context, batch))
+        _print_summary(_summary(accounts, context, batch))
 
 
 def _csv(accounts: list[dict[str, Any]], layers: bool) -> str:
@@ -190,14 +193,28 @@ def _csv(accounts: list[dict[str, Any]], layers: bool) -> str:
     return text.getvalue()
 
 
-def _summary(accounts: list["Account"], context: int, batch: int) -> object:
+def _print_summary(table: "Table") -> None:
+    """A row a model; a table a model where the terminal is too narrow for rows, which would break the numbers."""
+    console = _console()
+    unbounded = console.options.update(max_width=10_000)
+    if console.measure(table.rich(), options=unbounded).maximum <= console.width:
+        console.print(table.rich())
+        return
+    for place, (name, *numbers) in enumerate(table.rows):
+        head = (table.columns[0], str(name))
+        rows = tuple(zip(table.columns[1:], numbers, strict=True))
+        title = table.title if place == 0 else ""
+        console.print(replace(table, title=title, columns=head, rows=rows, right=frozenset(head[1:])).rich())
+
+
+def _summary(accounts: list["Account"], context: int, batch: int) -> "Table":
     from hybridlab.measure.tables import Table
 
     columns = ("model", "parameters", "cache", "state", "in all", "FLOPs a token")
     rows = tuple((found.model, f"{found.parameters:,}", *_sizes(found), f"{found.flops_per_token:,}") for found in accounts)
     kinds = f"weights and caches {accounts[0].dtype}, recurrent states {accounts[0].state_dtype}"
     title = f"kept after {context:,} tokens, batch {batch}: {kinds}"
-    return Table(title, columns, rows, frozenset(columns[1:])).rich()
+    return Table(title, columns, rows, frozenset(columns[1:]))
 
 
 def _sizes(found: "Account") -> list[str]:
@@ -224,6 +241,8 @@ def bench(
     from hybridlab.measure.bench import SIZES, benchmark, cells_to_measure
     from hybridlab.measure.targets import judge
 
+    if out:
+        _check_writable(out)
     console = _console()
     for name in [op] if op else SIZES:
         with _Steps(cells_to_measure(quick)) as step:
@@ -231,6 +250,15 @@ def bench(
         console.print(report, judge(report).rich())
         for path in report.write(out) if out else ():
             print(f"wrote {path}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Asked before the minutes of measuring, not after them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(f"bench: cannot write to --out {folder}: {error.strerror}") from None
 
 
 class _Steps:

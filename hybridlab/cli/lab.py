@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Defaults of this server alone: no question about news at a learner's first start, no offer of an untested JupyterLab.
+# What a learner has chosen in JupyterLab's settings wins over them.
+SETTINGS = Path(__file__).with_name("lab_settings")
+
 
 def lab_command(
     root: Path, chapter: Path, extra: list[str], *, browser: bool, port: int | None, superuser: bool
@@ -24,6 +28,7 @@ def lab_command(
         *(sys.executable, "-m", "jupyterlab"),
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{chapter.as_posix()}",
+        f"--LabApp.app_settings_dir={SETTINGS}",
         *([] if browser else ["--no-browser"]),
         *([] if port is None else [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]),
         *(["--allow-root"] if superuser else []),
