@@ -34,6 +34,11 @@ function size(bytes) {
   return `${bytes} B`;
 }
 
+// A whole number in full: 131,072.
+function count(number) {
+  return Math.round(number).toLocaleString("en-US");
+}
+
 // ---------------------------------------------------------------- elements
 
 function html(tag, attributes = {}, ...children) {
@@ -99,8 +104,10 @@ const make_control = {
     const input = html("input", {
       type: "range", min: control.low, max: control.high, step: control.step, "data-lm-suppress-shortcuts": "true",
     });
-    const value = html("span", { class: "hl-value", "aria-hidden": "true" }); // screen readers hear aria-valuetext
-    const text = (x) => control.texts.length ? control.texts[Math.round((x - control.low) / control.step)] : short(x);
+    const written = (x) => control.power ? count(control.power ** x) : short(x);
+    const text = (x) => control.texts.length ? control.texts[Math.round((x - control.low) / control.step)] : written(x);
+    const style = `min-width: max(3.2em, ${text(control.high).length}ch)`; // the bar stays still while numbers grow
+    const value = html("span", { class: "hl-value", style, "aria-hidden": "true" }); // screen readers hear aria-valuetext
     input.addEventListener("input", () => page.move({ [control.name]: Number(input.value) }));
     const show = (x) => {
       input.value = x;

@@ -17,6 +17,7 @@ class Slider:
         value: where it starts.
         step: between neighbours.
         texts: how each value is written; none: as a number.
+        power: for counts of any size: x stands for round(power ** x) of them, and is written so; 0: x is the number itself.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Slider:
     value: float
     step: float = 1
     texts: tuple[str, ...] = ()
+    power: int = 0
 
     def check(self, value: object) -> None:
         """Raises ValueError for what the slider cannot show."""
