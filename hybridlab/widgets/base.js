@@ -176,7 +176,9 @@ function mount(model, root) {
 
     // Moves controls; what lies outside a slider stops at its end.
     move(values) {
-      page.view = { ...page.view, ...Object.fromEntries(Object.entries(values).map(([name, x]) => [name, within(name, x)])) };
+      const wanted = Object.entries(values).map(([name, x]) => [name, within(name, x)]);
+      if (wanted.every(([name, x]) => page.view[name] === x)) return; // a mouse that moves inside one cell
+      page.view = { ...page.view, ...Object.fromEntries(wanted) };
       refresh();
       if (timer === null) timer = setTimeout(tell_python, SYNC_MILLISECONDS);
     },
