@@ -7,7 +7,7 @@ layers within one call. `layer.init_state(batch, length)` is the state as it sta
 that is how memory is accounted for without running anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -51,9 +51,11 @@ class Layer(nn.Module):
     Attributes:
         backend: what the layer passes to its op; `set_backend` changes it.
         backends: the names that its op takes; a layer without an op takes none.
+        op: the op of a mixer with a recurrence, called as `self.op(...)`: measure.recording listens there.
     """
 
     backends: ClassVar[tuple[str, ...]] = ()
+    op: Callable[..., Any]
 
     def __init__(self) -> None:
         super().__init__()

@@ -39,6 +39,7 @@ class RWKV4TimeMixing(Layer):
     """
 
     backends = backends_of(BACKENDS)
+    op = staticmethod(wkv4)
 
     def __init__(self, width: int, channels: int, depth: Depth = ONLY_LAYER) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class RWKV4TimeMixing(Layer):
         k = self.key(weigh_present(x, past, self.mix_k))
         v = self.value(weigh_present(x, past, self.mix_v))
         r = torch.sigmoid(self.receptance(weigh_present(x, past, self.mix_r)))
-        average, wkv = wkv4(k, v, self.log_decay(), self.bonus, state.wkv, backend=self.backend)
+        average, wkv = self.op(k, v, self.log_decay(), self.bonus, state.wkv, backend=self.backend)
         return self.output(r * average), RWKV4State(last_token(x), wkv)
 
     def state_after(self, batch: int, length: int, storage: Storage) -> RWKV4State:

@@ -30,6 +30,7 @@ class MatrixTimeMixing(Layer):
     """What RWKV-5 and RWKV-6 have in common: the four linear maps, the bonus, the norm of the heads, and the state."""
 
     backends = backends_of(BACKENDS)
+    op = staticmethod(wkv6)
 
     def __init__(self, width: int, heads: int, head_width: int, depth: Depth) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class MatrixTimeMixing(Layer):
             linear(x).unflatten(-1, (self.heads, self.head_width))
             for linear, x in ((self.key, k), (self.value, v), (self.receptance, r))
         )
-        read, wkv = wkv6(r, k, v, log_decay, self.bonus, state, backend=self.backend)
+        read, wkv = self.op(r, k, v, log_decay, self.bonus, state, backend=self.backend)
         return self.output(self.head_norm(read) * silu(self.gate(g))), wkv
 
     def state_after(self, batch: int, length: int, storage: Storage) -> TimeMixingState:

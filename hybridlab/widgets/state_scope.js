@@ -1,0 +1,353 @@
+// One head's state as cells, beside it the clock of each row, under it what the present token reads; and the text that
+// made it. All states of a run are computed once for each decay, so that going back is as fast as going on.
+
+const BARS = 100, SHORTEST = 0.1, LONGEST = 1e4; // half-lives between which a bar's length tells them apart
+const CHART = { width: 400, height: 96, left: 4, top: 14 };
+const FAR = 10; // tokens that the up and down arrows move
+const CHANGED = "#D55E00";
+
+function draw(page) {
+  const { heads, names, tokens, said } = page.inputs;
+  const traces = heads.map(unpack_head);
+  const stage = { matrix: null, average: null };
+  for (const trace of traces) stage[trace.kind] ??= draw_state(page, trace, tokens.length);
+  const text = draw_text(page, tokens);
+  const chart = draw_norms(page, tokens.length);
+  page.stage.append(
+    ...Object.values(stage).filter(Boolean).map((state) => state.node),
+    html("figure", { class: "hl-panel" }, html("figcaption", {}, "the text, up to the present token"), text.node,
+      html("p", { class: "hl-caption", style: "margin: 1rem 0 0.2rem" }, "norm of the state"), chart.node),
+  );
+  let last = null;
+
+  return (view) => {
+    const at = Math.max(0, names.indexOf(view.head));
+    const trace = traces[at], t = view.t - 1;
+    if (last?.trace !== trace || last.decay !== view.decay) last = { trace, decay: view.decay, ...run_through(trace, view.decay) };
+    const found = measure_state(trace, last, t, view.decay, view.bonus ?? 0);
+    for (const [kind, state] of Object.entries(stage)) if (state) state.node.hidden = kind !== trace.kind;
+    stage[trace.kind].show(trace, last, t, found);
+    text.show(t);
+    chart.show(last.norms, t);
+    return told(trace, found, view.t, names[at], said[t]);
+  };
+}
+
+// What stands beside the picture, as state_scope.py writes it.
+function told(trace, found, token, name, said) {
+  const { row, column } = found;
+  const matrix = trace.kind === "matrix";
+  const where = said === String(token) ? `token ${token}` : `token ${token} (${said})`;
+  const change = short(found.changes[row]);
+  const most = matrix ? `row ${row + 1} by ${change}, most in column ${column + 1}` : `channel ${row + 1} by ${change}`;
+  const structure = matrix
+    ? { "effective rank": `${short(found.rank)} of ${Math.min(trace.rows, trace.columns)}` }
+    : { loudest: `channel ${found.loudest + 1}, e^${short(found.loudness[found.loudest])}` };
+  return {
+    text: `After ${where}, ${name}: norm ${short(found.norm)}; changed most: ${most}.`,
+    readout: {
+      norm: short(found.norm),
+      ...structure,
+      "changed most": most,
+      "half-lives": `${short(Math.min(...found.half_lives))} to ${short(Math.max(...found.half_lives))} tokens`,
+      output: short(length_of(found.output)),
+      "of it the present token": short(found.share),
+    },
+  };
+}
+
+// ---------------------------------------------------------------- the run
+
+function unpack_head({ kind, ...packed }) {
+  const arrays = Object.fromEntries(Object.entries(packed).map(([name, array]) => [name, unpack(array)]));
+  const [tokens, rows] = (arrays.write ?? arrays.keys).shape;
+  const trace = { kind, tokens, rows, columns: kind === "matrix" ? arrays.values.shape[1] : 1 };
+  for (const [name, { shape, values }] of Object.entries(arrays)) {
+    const one = shape[shape.length - 1];
+    const count = values.length / one;
+    trace[name] = (t) => values.subarray((t % count) * one, (t % count + 1) * one); // (1, K): the same at every token
+  }
+  return trace;
+}
+
+// The states after all tokens, cell by cell, and the norms. The averages of RWKV-4 have their loudness beside them.
+function run_through(trace, decay) {
+  const { tokens, rows, columns } = trace;
+  const cells = new Float64Array(tokens * rows * columns);
+  const loudness = trace.kind === "average" ? new Float64Array(tokens * rows) : null;
+  const step = loudness ? step_averages : step_matrix;
+  for (let t = 0; t < tokens; t++) step(trace, decay, t, cells, loudness);
+  const state = (t) => cells.subarray(t * rows * columns, (t + 1) * rows * columns);
+  const norms = Array.from({ length: tokens }, (_, t) => length_of(state(t)));
+  const limit = cells.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  const louder = (t) => loudness?.subarray(t * rows, (t + 1) * rows);
+  const run = { state, norms, limit, loudness: louder, loudest: loudness?.reduce((most, x) => Math.max(most, Math.abs(x)), 0) };
+  const read = Array.from({ length: tokens }, (_, t) => parts_of(trace, run, t, decay, 0));
+  run.most_read = read.reduce((most, { past, now }) => past.reduce((m, x, c) => Math.max(m, Math.abs(x + now[c])), most), 0);
+  return run;
+}
+
+function step_matrix(trace, decay, t, cells) {
+  const { rows, columns } = trace;
+  const [write, log_decay, value] = [trace.write(t), trace.log_decay(t), trace.values(t)];
+  let at = t * rows * columns;
+  for (let row = 0; row < rows; row++) {
+    const keep = t ? Math.exp(decay * log_decay[row]) : 0;
+    for (let column = 0; column < columns; column++, at++) {
+      cells[at] = (t ? keep * cells[at - rows * columns] : 0) + write[row] * value[column];
+    }
+  }
+}
+
+function step_averages(trace, decay, t, cells, loudness) {
+  const [key, log_decay, value] = [trace.keys(t), trace.log_decay(t), trace.values(t)];
+  for (let row = 0, at = t * trace.rows; row < trace.rows; row++, at++) {
+    const before = t ? cells[at - trace.rows] : 0;
+    loudness[at] = t ? log_add(loudness[at - trace.rows] + decay * log_decay[row], key[row]) : key[row];
+    cells[at] = before + Math.exp(key[row] - loudness[at]) * (value[row] - before);
+  }
+}
+
+// What output t takes from the past and from its own token.
+function parts_of(trace, run, t, decay, bonus) {
+  if (trace.kind === "average") return averaged_parts(trace, run, t, bonus);
+  const { rows, columns } = trace;
+  const [write, read, log_decay, value] = [trace.write(t), trace.read(t), trace.log_decay(t), trace.values(t)];
+  const own = trace.bonus?.(0);
+  const past = new Float64Array(columns);
+  const before = t ? run.state(t - 1) : null;
+  let weight = 0;
+  for (let row = 0; row < rows; row++) {
+    weight += read[row] * (own ? own[row] + bonus : 1) * write[row];
+    const kept = read[row] * (own ? 1 : Math.exp(decay * log_decay[row]));
+    if (before) for (let column = 0; column < columns; column++) past[column] += kept * before[row * columns + column];
+  }
+  return { past, now: Float64Array.from(value, (x) => weight * x) };
+}
+
+function averaged_parts(trace, run, t, bonus) {
+  const [key, value, own] = [trace.keys(t), trace.values(t), trace.bonus(0)];
+  if (t === 0) return { past: new Float64Array(trace.rows), now: Float64Array.from(value) };
+  const [before, loudness] = [run.state(t - 1), run.loudness(t - 1)];
+  const louder = Float64Array.from(loudness, (x, row) => x - (own[row] + bonus + key[row]));
+  return {
+    past: louder.map((x, row) => Math.exp(-log_add(0, -x)) * before[row]),
+    now: louder.map((x, row) => Math.exp(-log_add(0, x)) * value[row]),
+  };
+}
+
+function measure_state(trace, run, t, decay, bonus) {
+  const { rows, columns } = trace;
+  const state = run.state(t);
+  const before = t ? run.state(t - 1) : null;
+  const change = state.map((x, at) => (before ? x - before[at] : x));
+  const line = (row) => change.subarray(row * columns, (row + 1) * columns);
+  const changes = Array.from({ length: rows }, (_, row) => length_of(line(row)));
+  const row = largest(changes);
+  const { past, now } = parts_of(trace, run, t, decay, bonus);
+  const [from_past, from_now] = [length_of(past), length_of(now)];
+  const loudness = run.loudness(t);
+  return {
+    norm: run.norms[t],
+    changes,
+    row,
+    column: largest(line(row).map(Math.abs)),
+    half_lives: Array.from(trace.log_decay(t), (x) => Math.LN2 / -(decay * x)),
+    rank: trace.kind === "matrix" ? effective_rank(state, rows, columns) : null,
+    output: past.map((x, at) => x + now[at]),
+    share: from_past + from_now ? from_now / (from_past + from_now) : 0,
+    loudness,
+    loudest: loudness ? largest(loudness) : null,
+  };
+}
+
+function log_add(a, b) {
+  return Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));
+}
+
+function length_of(numbers) {
+  return Math.sqrt(numbers.reduce((sum, x) => sum + x * x, 0));
+}
+
+function largest(numbers) {
+  return numbers.reduce((best, x, at) => (x > numbers[best] ? at : best), 0);
+}
+
+function dot(a, b) {
+  let sum = 0;
+  for (let at = 0; at < a.length; at++) sum += a[at] * b[at];
+  return sum;
+}
+
+// exp of the entropy of the singular values divided by their sum. One-sided Jacobi: turns pairs of rows until all are at
+// right angles; their lengths are then the singular values.
+function effective_rank(matrix, count, width) {
+  const rows = Array.from({ length: count }, (_, row) => matrix.slice(row * width, (row + 1) * width));
+  const nothing = 1e-30 * dot(matrix, matrix); // a row whose square is this small says nothing
+  for (let sweep = 0, turned = true; turned && sweep < 40; sweep++) {
+    rows.sort((a, b) => dot(b, b) - dot(a, a)); // the longest first: fewer sweeps
+    turned = false;
+    for (let i = 0; i < count - 1; i++) {
+      for (let j = i + 1; j < count; j++) turned = turn(rows[i], rows[j], nothing) || turned;
+    }
+  }
+  const values = rows.map(length_of);
+  const sum = values.reduce((total, x) => total + x, 0);
+  if (sum === 0) return 0;
+  return Math.exp(values.reduce((entropy, x) => (x > 0 ? entropy - (x / sum) * Math.log(x / sum) : entropy), 0));
+}
+
+function turn(a, b, nothing) {
+  const [aa, bb, ab] = [dot(a, a), dot(b, b), dot(a, b)];
+  if (Math.min(aa, bb) <= nothing || ab * ab <= 1e-18 * aa * bb) return false;
+  const zeta = (bb - aa) / (2 * ab);
+  const tangent = (zeta < 0 ? -1 : 1) / (Math.abs(zeta) + Math.hypot(1, zeta));
+  const cosine = 1 / Math.hypot(1, tangent), sine = cosine * tangent;
+  for (let at = 0; at < a.length; at++) {
+    const [x, y] = [a[at], b[at]];
+    a[at] = cosine * x - sine * y;
+    b[at] = sine * x + cosine * y;
+  }
+  return true;
+}
+
+// ---------------------------------------------------------------- the picture
+
+function moving(page) {
+  const by = (steps) => () => ({ t: page.view.t + steps });
+  return {
+    ArrowLeft: by(-1), ArrowRight: by(1), ArrowUp: by(-FAR), ArrowDown: by(FAR),
+    Home: by(-Infinity), End: by(Infinity),
+  };
+}
+
+// RWKV-4 has one number a channel, so its columns are the tokens so far; every other state fills the cells itself.
+function draw_state(page, trace, tokens) {
+  const matrix = trace.kind === "matrix";
+  const { rows } = trace;
+  const columns = matrix ? trace.columns : tokens;
+  const map = heat(rows, columns);
+  const output = matrix ? heat(1, columns) : heat(rows, 1);
+  const loudness = matrix ? null : heat(rows, 1);
+  const bars = draw_clocks(rows);
+  if (!matrix) map.node.style.aspectRatio = "1";
+  for (const strip of [output, loudness]) strip?.node.style.setProperty("aspect-ratio", "auto");
+  const light = { fill: "none", "vector-effect": "non-scaling-stroke" };
+  const line = svg("rect", { x: 0, width: columns, height: 1, stroke: "currentColor", "stroke-width": 1.2, ...light });
+  const now = svg("rect", { y: 0, width: 1, height: rows, stroke: "currentColor", "stroke-width": 1.2, ...light });
+  const cell = svg("rect", { class: "hl-cell", width: 1, height: 1, stroke: CHANGED, "stroke-width": 2.5, ...light });
+  map.marks.append(...(matrix ? [line] : [now, line]), cell);
+  page.picture(map.node, moving(page));
+  if (!matrix) map.node.addEventListener("pointerdown", (event) => page.move({ t: map.cell_at(event).column + 1 }));
+
+  const label = (text, style = "") => html("span", { class: "hl-label", style }, text);
+  const parts = matrix
+    ? [label(`state: ${rows} key rows, ${columns} value columns`), label("half-life"), map.node, bars.node,
+      output.node, bars.ticks, label("what this token reads")]
+    : [label(`averages: ${rows} channels, a column a token`), label("read"), label("loud"), label("half-life"),
+      map.node, output.node, loudness.node, bars.node, label(""), label(""), label(""), bars.ticks];
+  const tracks = matrix ? "minmax(0, 1fr) 5.5rem" : "minmax(0, 1fr) 1.9rem 1.9rem 5.5rem";
+  const strips = matrix ? "auto auto 1.1rem auto" : "auto auto auto";
+  const grid = html("div", { class: "hl-scope", style: `display: grid; gap: 0.3rem 0.6rem; grid-template: ${strips} / ${tracks}` }, ...parts);
+  const scale = html("p", { class: "hl-scale" });
+  const node = html("figure", { class: "hl-panel" }, grid, scale);
+  const averages = matrix ? null : new Float64Array(rows * columns);
+
+  function show(trace, run, t, found) {
+    if (averages) {
+      for (let row = 0; row < rows; row++) for (let c = 0; c < columns; c++) averages[row * columns + c] = c <= t ? run.state(c)[row] : 0;
+    }
+    map.paint(averages ?? run.state(t), run.limit);
+    output.paint(found.output, run.most_read);
+    loudness?.paint(found.loudness, run.loudest);
+    set(line, { y: found.row });
+    set(now, { x: t });
+    set(cell, { x: matrix ? found.column : t, y: found.row });
+    bars.show(found.half_lives, found.row);
+    scale.textContent = `full blue ${short(run.limit)}, full orange ${short(-run.limit)}`;
+  }
+
+  return { node, show };
+}
+
+function draw_clocks(rows) {
+  const path = svg("path", { fill: "currentColor", "fill-opacity": 0.45 });
+  const lit = svg("rect", { x: 0, height: 0.8, fill: CHANGED });
+  const box = { viewBox: `0 0 ${BARS} ${rows}`, preserveAspectRatio: "none", "aria-hidden": "true" };
+  const along = (tokens) => (Math.log(tokens / SHORTEST) / Math.log(LONGEST / SHORTEST)) * BARS;
+  const marks = [1, 100, 10000];
+  const lines = svg("path", {
+    d: marks.map((tokens) => `M${along(tokens)} 0V${rows}`).join(""), stroke: "currentColor", "stroke-opacity": 0.3,
+    "vector-effect": "non-scaling-stroke", "stroke-dasharray": "2 3",
+  });
+  const drawing = svg("svg", { ...box, class: "hl-clocks", style: "position: absolute; inset: 0; width: 100%; height: 100%" }, lines, path, lit);
+  const node = html("div", { style: "position: relative" }, drawing);
+  const texts = marks.map((tokens) => svg("text", { x: along(tokens), y: 11, "font-size": 12, "text-anchor": "middle" }, short(tokens)));
+  const ticks = svg("svg", { viewBox: `0 0 ${BARS} 14`, "aria-hidden": "true" }, ...texts);
+
+  function show(half_lives, row) {
+    const widths = half_lives.map((tokens) => Math.max(0.5, along(Math.max(SHORTEST, Math.min(LONGEST, tokens)))));
+    set(path, { d: widths.map((width, at) => `M0 ${at + 0.1}h${width}v0.8h${-width}z`).join("") });
+    set(lit, { y: row + 0.1, width: widths[row] });
+  }
+
+  return { node, ticks, show };
+}
+
+function draw_text(page, tokens) {
+  const node = html("p", { class: "hl-text", style: "max-height: 11.5em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, monospace; line-height: 1.6; margin: 0" });
+  const single = tokens.every((token) => token.length <= 1 || !token.trim());
+  const written = (token) => (token === "\n" ? "↵\n" : token === "\t" ? "    " : single ? token : `${token} `);
+  const spans = tokens.map((token, t) => {
+    const span = html("span", { style: "opacity: 0.4" }, written(token));
+    span.addEventListener("click", () => page.move({ t: t + 1 }));
+    return span;
+  });
+  node.append(...spans);
+  let last = -1;
+
+  function show(t) {
+    spans[last]?.classList.remove("hl-lit");
+    for (let at = Math.min(last, t) + 1; at <= Math.max(last, t); at++) spans[at].style.opacity = at <= t ? 1 : 0.4;
+    spans[t].classList.add("hl-lit");
+    last = t;
+    const below = spans[t].offsetTop - node.offsetTop - node.scrollTop;
+    if (below < 0 || below > node.clientHeight - 24) node.scrollTop += below - node.clientHeight / 2;
+  }
+
+  return { node, show };
+}
+
+function draw_norms(page, tokens) {
+  const { width, height, left, top } = CHART;
+  const node = svg("svg", { viewBox: `0 0 ${width} ${height}` });
+  const x = (t) => left + (tokens > 1 ? (t / (tokens - 1)) * (width - 2 * left) : (width - 2 * left) / 2);
+  const path = svg("path", { fill: "none", stroke: BLUE, "stroke-width": 2, "stroke-linejoin": "round" });
+  const floor = svg("path", { d: `M0 ${height - 6}H${width}`, stroke: "currentColor", "stroke-opacity": 0.3 });
+  const stem = svg("path", { stroke: CHANGED, "stroke-dasharray": "3 3" });
+  const dot = svg("circle", { class: "hl-now", r: 4.5, fill: CHANGED });
+  const most = svg("text", { x: left, y: 10, "font-size": 12 });
+  node.append(floor, path, stem, dot, most);
+  page.picture(node, moving(page));
+  const pick = (event) => {
+    if (event.type === "pointermove" && !event.buttons) return;
+    const box = node.getBoundingClientRect();
+    page.move({ t: Math.round(((event.clientX - box.left) / box.width) * (tokens - 1)) + 1 });
+  };
+  for (const type of ["pointerdown", "pointermove"]) node.addEventListener(type, pick);
+  let drawn = null;
+
+  function show(norms, t) {
+    const highest = Math.max(...norms);
+    const y = (norm) => height - 6 - (highest > 0 ? norm / highest : 0) * (height - 6 - top - 6);
+    if (drawn !== norms) {
+      set(path, { d: norms.map((norm, at) => `${at ? "L" : "M"}${x(at).toFixed(1)} ${y(norm).toFixed(1)}`).join("") });
+      most.textContent = `highest ${short(highest)}`;
+      drawn = norms;
+    }
+    set(dot, { cx: x(t), cy: y(norms[t]) });
+    set(stem, { d: `M${x(t)} ${y(norms[t])}V${height - 6}` });
+  }
+
+  return { node, show };
+}
