@@ -13,6 +13,9 @@ NAMES = (*doctor.REQUIRED, *doctor.WANTED)
 WELL = Facts(
     python=(3, 12, 1),
     root="course",
+    root_writable=True,
+    memory_bytes=8 * 2**30,
+    free_bytes=2**30,
     pinned=dict.fromkeys(NAMES, "1.0"),
     installed=dict.fromkeys(NAMES, "1.0"),
     cores=2,
@@ -27,6 +30,9 @@ WELL = Facts(
 )
 
 
+COLAB = {"COLAB_RELEASE_TAG": "release"}
+
+
 def without(name: str) -> dict[str, str]:
     return {other: "1.0" for other in NAMES if other != name}
 
@@ -35,6 +41,15 @@ CASES = {
     "python too old": (doctor.python, {"python": (3, 10, 9)}, "fail", "Python 3.11, 3.12 or 3.13"),
     "python too new": (doctor.python, {"python": (3, 14, 0)}, "fail", "Python 3.11"),
     "wheel": (doctor.course, {"root": ""}, "warn", "clone the repository"),
+    "read-only": (doctor.course, {"root_writable": False}, "warn", "copy the folder"),
+    "4 GiB, as sold": (doctor.memory, {"memory_bytes": int(3.7 * 2**30)}, "ok", ""),
+    "little memory": (doctor.memory, {"memory_bytes": 2**31}, "warn", "kernel down"),
+    "memory unknown": (doctor.memory, {"memory_bytes": None}, "ok", ""),
+    "full disk": (doctor.disk, {"free_bytes": 2**28}, "warn", "pip cache purge"),
+    "torch broken on Windows": (
+        doctor.imports, {"import_error": "torch: OSError: c10.dll", "system": "Windows"}, "fail", "-e .[course] in",
+    ),
+    "no extensions on Colab": (doctor.extensions, {"extensions": {"anywidget": False}, "environment": COLAB}, "ok", ""),
     "no constraints": (doctor.constraints, {"pinned": None}, "warn", "clone"),
     "torch broken": (doctor.imports, {"import_error": "torch: OSError: libc10.so"}, "fail", "new environment"),
     "threads held back": (
@@ -89,12 +104,45 @@ PACKAGES = {
 
 @pytest.mark.parametrize(("installed", "system", "status"), PACKAGES.values(), ids=PACKAGES)
 def test_package(installed: dict, system: str, status: str) -> None:
-    assert package("torch", installed, {"torch": "2.13.0"}, system).status == status
+    assert package("torch", Facts(installed=installed, pinned={"torch": "2.13.0"}, system=system)).status == status
 
 
 @pytest.mark.parametrize(("system", "status"), [("Linux", "warn"), ("Darwin", "ok"), ("Windows", "ok")])
 def test_triton_is_missed_only_where_it_exists(system: str, status: str) -> None:
-    assert package("triton", {}, {}, system).status == status
+    assert package("triton", Facts(system=system)).status == status
+
+
+def test_colab_keeps_its_own_jupyter_and_is_told_nothing_else() -> None:
+    """Other versions of what its kernel is built on break a Colab runtime."""
+    colab = replace(WELL, installed=without("jupyterlab") | {"ipykernel": "0.9", "torch": "0.9"}, environment=COLAB)
+    findings = {finding.subject: finding for finding in examine(colab)}
+    assert can_run(list(findings.values()))
+    assert findings["jupyterlab"].status == findings["ipykernel"].status == "ok"
+    assert findings["torch"].status == "warn"
+    assert not [finding for finding in findings.values() if "[course]" in finding.remedy or "make" in finding.remedy]
+
+
+REMEDIES = {"Linux": "'.[course]'", "Darwin": "'.[course]'", "Windows": " .[course]"}  # cmd.exe takes quotes literally
+
+
+@pytest.mark.parametrize(("system", "quoted"), REMEDIES.items())
+def test_remedies_can_be_typed_on_their_platform(system: str, quoted: str) -> None:
+    remedies = " ".join(finding.remedy for finding in examine(Facts(system=system)))
+    assert quoted in remedies
+    assert ("`make lab`" in remedies) is (system != "Windows")
+
+
+NOTES = {
+    "Colab": "widget manager",
+    "WSL": "browser of Windows",
+    "devcontainer": "forwarded port",
+    "Windows": "no make and no triton",
+}
+
+
+@pytest.mark.parametrize(("kind", "note"), NOTES.items())
+def test_platform_says_what_differs(kind: str, note: str) -> None:
+    assert note in doctor.platform(replace(WELL, **PLATFORMS[kind][0])).found
 
 
 PLATFORMS = {

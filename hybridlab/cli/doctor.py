@@ -5,12 +5,14 @@ course, "warn" what makes it slower or shorter.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from hybridlab.cli.facts import Facts
 
 PYTHONS = ((3, 11), (3, 13))
+GIB = 2**30
+LITTLE_MEMORY, LITTLE_DISK = 3.5 * GIB, GIB / 2  # a machine sold with 4 GiB reports a little less
 # Without these a chapter does not run; without the others something smaller is missing.
 REQUIRED = (
     "torch",
@@ -25,7 +27,8 @@ REQUIRED = (
     "matplotlib",
 )
 WANTED = ("triton", "anywidget", "nbval", "pytest", "tokenizers")
-INSTALL = "pip install -c constraints.txt -e '.[course]' in the repository (`make lab` does it)"
+# Colab's kernel is built on its own versions of these: others would break it.
+COLABS_OWN = ("jupyterlab", "ipykernel", "ipywidgets")
 INTERPRETER = "restart Python and set TRITON_INTERPRET=1 before anything imports triton"
 
 
@@ -53,6 +56,19 @@ def fail(subject: str, found: str, remedy: str) -> Finding:
     return Finding(subject, "fail", found, remedy)
 
 
+def install(facts: Facts) -> str:
+    """The line that installs everything, as this platform needs it."""
+    if _on_colab(facts):
+        return "%pip install -c constraints.txt -e . in the clone, then restart the runtime"
+    if facts.system == "Windows":
+        return "pip install -c constraints.txt -e .[course] in the repository"
+    return "pip install -c constraints.txt -e '.[course]' in the repository (`make lab` does it)"
+
+
+def _on_colab(facts: Facts) -> bool:
+    return "COLAB_RELEASE_TAG" in facts.environment
+
+
 def python(facts: Facts) -> Finding:
     """A version that the package supports."""
     found = ".".join(map(str, facts.python))
@@ -63,6 +79,9 @@ def python(facts: Facts) -> Finding:
 
 def course(facts: Facts) -> Finding:
     """The chapters are beside the package, or around the current folder."""
+    if facts.root and not facts.root_writable:
+        remedy = "copy the folder to a place of your own, and start there"
+        return warn("course", f"{facts.root} is read-only: notebooks run, but cannot be saved", remedy)
     if facts.root:
         return ok("course", facts.root)
     return warn("course", "no chapters here (installed from a wheel?)", "clone the repository and run this inside it")
@@ -75,30 +94,53 @@ def constraints(facts: Facts) -> Finding:
     return warn("constraints.txt", "not here: versions cannot be compared", "run this in a clone of the repository")
 
 
+def memory(facts: Facts) -> Finding:
+    """Room for a chapter beside JupyterLab and a browser."""
+    if facts.memory_bytes is None:
+        return ok("memory", "unknown")
+    found = f"{facts.memory_bytes / GIB:.1f} GiB"
+    if facts.memory_bytes >= LITTLE_MEMORY:
+        return ok("memory", found)
+    needs = "a chapter takes up to 1 GiB, a browser as much"
+    return warn("memory", f"{found}: {needs}", "shut a chapter's kernel down before you open the next")
+
+
+def disk(facts: Facts) -> Finding:
+    """Room for saved notebooks and compiled kernels."""
+    found = f"{facts.free_bytes / GIB:.1f} GiB free"
+    if facts.free_bytes >= LITTLE_DISK:
+        return ok("disk", found)
+    return warn("disk", f"{found}: saving and compiling may fail", "free some; `pip cache purge` often gives back the most")
+
+
 def packages(facts: Facts) -> list[Finding]:
     """Each package that the course needs, beside the version it is tested with."""
-    return [package(name, facts.installed, facts.pinned or {}, facts.system) for name in (*REQUIRED, *WANTED)]
+    return [package(name, facts) for name in (*REQUIRED, *WANTED)]
 
 
-def package(name: str, installed: Mapping[str, str], pinned: Mapping[str, str], system: str) -> Finding:
+def package(name: str, facts: Facts) -> Finding:
     """One package: there, and of the tested version."""
-    version = installed.get(name)
+    version = facts.installed.get(name)
+    if name in COLABS_OWN and _on_colab(facts):
+        return ok(name, f"{version or 'none'}: Colab brings its own")
     if version is None:
-        if name == "triton" and system != "Linux":
-            return ok(name, f"does not exist for {system}: cells that use it show a recorded result")
-        return (fail if name in REQUIRED else warn)(name, "not installed", INSTALL)
-    wanted = pinned.get(name)
+        if name == "triton" and facts.system != "Linux":
+            return ok(
+                name, f"does not exist for {SYSTEMS.get(facts.system, facts.system)}: chapters say what it gives on Linux"
+            )
+        return (fail if name in REQUIRED else warn)(name, "not installed", install(facts))
+    wanted = (facts.pinned or {}).get(name)
     # A build's label, such as +cpu, is not a version.
     if wanted is None or version.split("+")[0] == wanted:
         return ok(name, version)
-    return warn(name, f"{version}, tested with {wanted}", f"pip install {name}=={wanted}, or {INSTALL}")
+    return warn(name, f"{version}, tested with {wanted}", f"pip install {name}=={wanted}, or {install(facts)}")
 
 
 def imports(facts: Facts) -> Finding:
     """Torch and Numba do not only lie there, they load."""
     if not facts.import_error:
         return ok("imports", "torch and numba load")
-    return fail("imports", facts.import_error, "make a new environment: rm -rf .venv, then make lab")
+    return fail("imports", facts.import_error, f"make a new environment (delete .venv first): {install(facts)}")
 
 
 def threads(facts: Facts) -> Finding:
@@ -140,7 +182,7 @@ def triton_runs(facts: Facts) -> Finding:
         return (
             ok("triton runs", "nowhere: it is not installed")
             if facts.system != "Linux"
-            else warn("triton runs", "nowhere: it is not installed", INSTALL)
+            else warn("triton runs", "nowhere: it is not installed", install(facts))
         )
     if asked and facts.triton_interprets is False:
         return fail("triton runs", "TRITON_INTERPRET was set too late: triton had been imported", INTERPRETER)
@@ -164,6 +206,8 @@ def chromium(facts: Facts) -> Finding:
 
 def extensions(facts: Facts) -> Finding:
     """JupyterLab finds the parts of the widgets that run in the browser."""
+    if _on_colab(facts):
+        return ok("lab extensions", "not needed: Colab has its own way to show widgets")
     missing = [name for name, there in facts.extensions.items() if not there]
     if not missing:
         return ok("lab extensions", ", ".join(facts.extensions))
@@ -183,11 +227,13 @@ def compiler(facts: Facts) -> Finding:
 
 
 PLATFORM_NOTES = {
-    "Colab": "install with %pip, then restart the runtime before anything else",
+    "Colab": "the widgets turn Colab's custom widget manager on by themselves",
     "WSL": "open the address that `hybridlab lab --no-browser` prints in a browser of Windows",
     "devcontainer": "`hybridlab lab --no-browser`, and open the forwarded port",
-    "Windows": "no make here: `hybridlab lab` opens the course",
+    "Windows": "no make and no triton here: `hybridlab lab` opens the course",
+    "macOS": "no triton here: chapters say what it gives on Linux",
 }
+SYSTEMS = {"Darwin": "macOS"}
 
 
 def platform(facts: Facts) -> Finding:
@@ -199,14 +245,13 @@ def platform(facts: Facts) -> Finding:
 
 def platform_kinds(facts: Facts) -> list[str]:
     """The operating system, and what it runs in."""
-    names = {"Darwin": "macOS"}
     marks = {
         "WSL": re.search("microsoft", facts.kernel, re.IGNORECASE) is not None,
         "conda": "CONDA_PREFIX" in facts.environment,
         "devcontainer": "REMOTE_CONTAINERS" in facts.environment or "DEVCONTAINER" in facts.environment,
-        "Colab": "COLAB_RELEASE_TAG" in facts.environment,
+        "Colab": _on_colab(facts),
     }
-    return [names.get(facts.system, facts.system), *(name for name, marked in marks.items() if marked)]
+    return [SYSTEMS.get(facts.system, facts.system), *(name for name, marked in marks.items() if marked)]
 
 
 PROBES: tuple[Callable[[Facts], Finding], ...] = (
@@ -214,6 +259,8 @@ PROBES: tuple[Callable[[Facts], Finding], ...] = (
     python,
     course,
     constraints,
+    memory,
+    disk,
     imports,
     threads,
     numba_layer,

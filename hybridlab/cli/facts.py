@@ -37,6 +37,9 @@ class Facts:
         kernel: release of the operating system's kernel, which names WSL.
         environment: those variables that matter, where they are set.
         root: folder of the course; empty if it is not here.
+        root_writable: whether notebooks in it can be saved.
+        memory_bytes: of the machine; None if unknown.
+        free_bytes: on the disk of the course, or of the current folder.
         pinned: versions in constraints.txt by package; None without that file.
         installed: versions of all installed packages.
         import_error: what torch or numba raised when imported; empty if they load.
@@ -57,6 +60,9 @@ class Facts:
     kernel: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     root: str = ""
+    root_writable: bool = False
+    memory_bytes: int | None = None
+    free_bytes: int = 0
     pinned: Mapping[str, str] | None = None
     installed: Mapping[str, str] = field(default_factory=dict)
     import_error: str = ""
@@ -87,6 +93,9 @@ def gather() -> Facts:
         kernel=platform.release(),
         environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         root=str(root or ""),
+        root_writable=root is not None and _writable(root / "chapters"),
+        memory_bytes=_memory_bytes(),
+        free_bytes=shutil.disk_usage(root or Path.cwd()).free,
         pinned=_pinned(root),
         installed={_plain(d.metadata["Name"]): d.version for d in distributions()},
         import_error=error,
@@ -176,6 +185,14 @@ def _writable(folder: Path) -> bool:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def _memory_bytes() -> int | None:
+    try:
+        import psutil
+    except ImportError:
+        return None  # it comes with ipykernel, whose absence is a finding of its own
+    return psutil.virtual_memory().total
 
 
 def _first(programs: tuple[str, ...]) -> str:
