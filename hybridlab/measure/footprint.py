@@ -47,6 +47,11 @@ class Piece(NamedTuple):
         return self.fixed + self.per_token * (context if self.most is None else min(context, self.most))
 
 
+def unit_bytes(dtype: torch.dtype, recurrent: torch.dtype | None = None) -> dict[str, int]:
+    """Bytes of each unit of a `Piece`, in a model of this dtype; recurrent states are float32 unless said."""
+    return {"dtype": dtype.itemsize, "state_dtype": (recurrent or state_dtype(dtype)).itemsize, "byte": 1}
+
+
 @dataclass(frozen=True)
 class Footprint:
     """What a model keeps, as a function of context, batch and dtype.
@@ -68,8 +73,7 @@ class Footprint:
             dtype: a key of `hybridlab.measure.memory.DTYPES`.
             cache: True counts attention's caches only, False recurrent states only, None both.
         """
-        kind = DTYPES[dtype]
-        sizes = {"dtype": kind.itemsize, "state_dtype": state_dtype(kind).itemsize, "byte": 1}
+        sizes = unit_bytes(DTYPES[dtype])
         pieces = [piece for piece in self.pieces if cache in (None, piece.cache)]
         return batch * sum(piece.units(context) * sizes[piece.unit] for piece in pieces)
 
@@ -162,7 +166,7 @@ def _check(model: LanguageModel, found: Footprint) -> None:
     """At lengths and a batch from which nothing was derived, and around every window."""
     windows = {piece.most for piece in found.pieces if piece.most is not None}
     around = {max(0, window + off) for window in windows for off in (-1, 0, 1)}
-    sizes = {"dtype": CACHED.itemsize, "state_dtype": RECURRENT.itemsize, "byte": 1}
+    sizes = unit_bytes(CACHED, RECURRENT)
     for length in sorted({*CHECKED, *around}):
         for batch in (1, 3):
             expected = batch * sum(piece.units(length) * sizes[piece.unit] for piece in found.pieces)
