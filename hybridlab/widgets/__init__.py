@@ -4,7 +4,8 @@ from hybridlab.widgets import MixingMatrix
 """
 
 from hybridlab.widgets.cache_race import CacheRace
+from hybridlab.widgets.memory_load import MemoryLoad
 from hybridlab.widgets.mixing_matrix import MixingMatrix
 from hybridlab.widgets.recurrence import Recurrence, recurrence
 
-__all__ = ["CacheRace", "MixingMatrix", "Recurrence", "recurrence"]
+__all__ = ["CacheRace", "MemoryLoad", "MixingMatrix", "Recurrence", "recurrence"]
