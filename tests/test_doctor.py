@@ -1,5 +1,7 @@
 """The doctor: each probe says ok, warn or fail for machines that are described, not had; and this one is fit."""
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -23,7 +25,6 @@ WELL = Facts(
     numba_threads=2,
     numba_layer="omp",
     numba_cache="cache",
-    numba_cache_writable=True,
     chromium="chromium",
     compiler="g++",
     extensions={"anywidget": True},
@@ -59,7 +60,7 @@ CASES = {
     "half the cores unasked": (doctor.threads, {"cores": 4}, "ok", ""),
     "no threading layer": (doctor.numba_layer, {"numba_layer": ""}, "warn", "reinstall numba"),
     "workqueue": (doctor.numba_layer, {"numba_layer": "workqueue"}, "warn", "tbb"),
-    "read-only cache": (doctor.numba_cache, {"numba_cache_writable": False}, "warn", "NUMBA_CACHE_DIR"),
+    "no place for compiled kernels": (doctor.numba_cache, {"numba_cache": ""}, "fail", "NUMBA_CACHE_DIR"),
     "interpreter set too late": (
         doctor.triton_runs, {"triton_interprets": False, "environment": {"TRITON_INTERPRET": "1"}}, "fail", "restart Python",
     ),
@@ -180,6 +181,25 @@ def test_constraints_are_read_by_plain_names() -> None:
 def test_broken_package_is_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert facts._import_error().startswith("torch: ModuleNotFoundError")
+
+
+def test_place_of_compiled_kernels_is_the_one_numba_uses(tmp_path) -> None:
+    """In a read-only copy that is not beside the sources; in another process, because a kernel asks once."""
+    code = "from hybridlab.cli.facts import _numba_cache; print(_numba_cache())"
+    chosen = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert chosen.stdout.startswith(str(tmp_path))
+    refused = (
+        "from numba.core import caching\n"
+        "for kind in caching.CacheImpl._locator_classes: kind.from_function = classmethod(lambda *_: None)\n"
+    )
+    nowhere = subprocess.run([sys.executable, "-c", refused + code], capture_output=True, text=True, check=True)
+    assert nowhere.stdout == "\n"
 
 
 def test_folder_that_does_not_exist_yet_is_writable_where_it_can_be_made(tmp_path) -> None:

@@ -168,11 +168,13 @@ def numba_layer(facts: Facts) -> Finding:
 
 
 def numba_cache(facts: Facts) -> Finding:
-    """Compiled kernels can be kept; otherwise each start compiles them again."""
-    if facts.numba_cache_writable:
+    """Compiled kernels have a place, without which Numba compiles none."""
+    if facts.import_error:
+        return warn("numba cache", "unknown: torch or numba does not load", "see imports")
+    if facts.numba_cache:
         return ok("numba cache", facts.numba_cache)
-    again = "each start compiles the kernels again, about 30 s"
-    return warn("numba cache", f"{facts.numba_cache} is read-only: {again}", "set NUMBA_CACHE_DIR to a folder of your own")
+    found = "nowhere to write: not beside the kernels, not in your cache folder; no kernel can be compiled"
+    return fail("numba cache", found, "set NUMBA_CACHE_DIR to a folder of your own")
 
 
 def triton_runs(facts: Facts) -> Finding:

@@ -4,7 +4,6 @@ A broken package is a fact, not an error.
 """
 
 import importlib
-import importlib.util
 import os
 import platform
 import re
@@ -46,8 +45,7 @@ class Facts:
         cores: that this process may use.
         torch_threads, numba_threads: what they would use.
         numba_layer: name of the threading layer; empty if none starts.
-        numba_cache: folder of compiled kernels.
-        numba_cache_writable: whether it can be written to.
+        numba_cache: folder of compiled kernels; empty if Numba finds none that it can write to.
         gpu: name of the first GPU that PyTorch sees; empty if none.
         triton_interprets: whether the imported triton interprets; None if it is not imported.
         chromium, compiler: path, or empty.
@@ -71,7 +69,6 @@ class Facts:
     numba_threads: int = 1
     numba_layer: str = ""
     numba_cache: str = ""
-    numba_cache_writable: bool = False
     gpu: str = ""
     triton_interprets: bool | None = None
     chromium: str = ""
@@ -85,7 +82,6 @@ def gather() -> Facts:
     triton = triton_interprets()
     error = _import_error()
     torch_threads, numba_threads, gpu = _computing() if not error else (0, 0, "")
-    cache = _numba_cache()
     return Facts(
         python=sys.version_info[:3],
         system=platform.system(),
@@ -103,8 +99,7 @@ def gather() -> Facts:
         torch_threads=torch_threads,
         numba_threads=numba_threads,
         numba_layer=_numba_layer() if not error else "",
-        numba_cache=str(cache),
-        numba_cache_writable=_writable(cache),
+        numba_cache=_numba_cache() if not error else "",
         gpu=gpu,
         triton_interprets=triton,
         chromium=_first(BROWSERS),
@@ -171,13 +166,17 @@ def _numba_layer() -> str:
         return ""
 
 
-def _numba_cache() -> Path:
-    """Where Numba keeps this package's kernels: its own variable, else beside the sources."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    spec = importlib.util.find_spec("hybridlab.kernels")
-    return Path(spec.origin).parent / "__pycache__" if spec and spec.origin else Path("__pycache__")
+def _numba_cache() -> str:
+    """Asked of a kernel, because Numba looks for a place that can be written to: its own variable's, beside the sources, the
+    user's."""
+    from numba.core.dispatcher import Dispatcher
+
+    try:
+        from hybridlab.kernels import wkv4_numba
+    except RuntimeError:  # no such place: Numba refuses the kernels
+        return ""
+    paths = (kernel.stats.cache_path for kernel in vars(wkv4_numba).values() if isinstance(kernel, Dispatcher))
+    return next(paths) or ""
 
 
 def _writable(folder: Path) -> bool:
