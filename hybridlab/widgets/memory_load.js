@@ -270,7 +270,7 @@ function draw_shares(page, most) {
 
   function show(found, books, pairs) {
     const share = (counts, pair) => counts[pair - 1] / (books * pair);
-    const names = apart(found.map(({ counts }) => share_y(share(counts, most))), PLOT.gap, PLOT.foot + 4);
+    const names = apart(found.map(({ counts }) => share_y(share(counts, most))), PLOT.gap, PLOT.foot - 4);
     const ending = found.filter(({ ends }) => ends !== null);
     const ends = apart(ending.map(({ ends }) => pair_x(ends)), 26, right_edge);
     layer.replaceChildren(svg("path", { d: `M${pair_x(pairs)} ${PLOT.top - 4}V${PLOT.foot}`, stroke: "currentColor", class: "hl-now" }));

@@ -135,13 +135,14 @@ def memory_bytes(memory: str, width: int, writes: int) -> int:
 class MemoryLoad(LivePicture):
     """How many pairs can a memory hold, and which does it lose first?
 
-    To find out with it: write pairs until the sum fails, then double the width of the keys: twice as many fit, about 1.5 pairs
-    for each component. Then look at the strips. The sum loses old and new alike. The fading sum always has the newest pairs
-    and guesses at the old ones: they are not weak, they are out of reach, because what came later weighs more. Only the list
-    grows, and with keys of 16 components or more it alone loses nothing; in narrower keys names look alike, and it mixes them
-    up too. Last, switch the delta rule on. It erases what stands at a key before it writes there, so it answers old pairs
-    worse than the sum does. Then correct each number: the sum and the list keep slip and correction side by side and can only
-    guess between them, and the delta rule gives the same answers as before.
+    To find out with it: write pairs until the sum fails, then double the width of the keys: twice as many fit, about 1.5
+    pairs for each component. Then look at the strips. The sum loses old and new alike. The fading sum always has the newest
+    pairs and guesses at the old ones: they are not weak, they are out of reach, because what came later weighs more. Only
+    the list grows, and with keys of 16 components or more it alone loses nothing; in narrower keys names look alike, and it
+    mixes them up too. Last, switch the delta rule on. It erases what stands at a key before it writes there, which takes a
+    little from every older pair: of those it answers fewer than the sum does. Then correct each number: the sum and the
+    list keep slip and correction side by side and can only guess between them; the delta rule gives the same answers as
+    before.
 
     Args:
         seed: of the phone books. The answers are those of the first, the shares are means over 16.
