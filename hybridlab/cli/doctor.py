@@ -123,17 +123,16 @@ def package(name: str, facts: Facts) -> Finding:
     version = facts.installed.get(name)
     if name in COLABS_OWN and _on_colab(facts):
         return ok(name, f"{version or 'none'}: Colab brings its own")
-    if version is None:
-        if name == "triton" and facts.system != "Linux":
-            return ok(
-                name, f"does not exist for {SYSTEMS.get(facts.system, facts.system)}: chapters say what it gives on Linux"
-            )
-        return (fail if name in REQUIRED else warn)(name, "not installed", install(facts))
+    if version is None and name == "triton" and facts.system != "Linux":
+        return ok(name, "not on this system: chapters say what it gives on Linux")
     wanted = (facts.pinned or {}).get(name)
+    alone = f"{'%' * _on_colab(facts)}pip install {name}" + (f"=={wanted}" if wanted else "")
+    if version is None:
+        return (fail if name in REQUIRED else warn)(name, "not installed", f"{alone}, or {install(facts)}")
     # A build's label, such as +cpu, is not a version.
     if wanted is None or version.split("+")[0] == wanted:
         return ok(name, version)
-    return warn(name, f"{version}, tested with {wanted}", f"pip install {name}=={wanted}, or {install(facts)}")
+    return warn(name, f"{version}, tested with {wanted}", f"{alone}, or {install(facts)}")
 
 
 def imports(facts: Facts) -> Finding:
