@@ -67,9 +67,9 @@ class CacheRace(LivePicture):
     """What does a model carry from token to token: a cache that grows, or a state that stays?
 
     To find out with it: a cache starts below a state and soon passes it. Press Right on a picture, one token at a time:
-    after 261 tokens the cache of llama-3.1-8b is larger than the whole state of eagle-7b. Then set the batch to 32 and let
-    it play: at 131,072 tokens the cache has 512 GiB and has not fitted into 80 GiB since token 20,481; the state has stayed
-    at 1 GiB. A window stops a cache, a hybrid slows it down.
+    after 260 tokens the cache of llama-3.1-8b is as large as the whole state of eagle-7b, to the byte, and from then on
+    larger. Set the batch to 32 and let it play: at 131,072 tokens the cache has 512 GiB and has not fitted into 80 GiB since
+    token 20,481; the state has stayed at 1 GiB. A window stops a cache, a hybrid slows it down.
 
     Args:
         models: names of presets, or (name, model) pairs, at most six; none: a decoder, one with a window, a hybrid, and two
