@@ -7,5 +7,6 @@ from hybridlab.widgets.cache_race import CacheRace
 from hybridlab.widgets.memory_load import MemoryLoad
 from hybridlab.widgets.mixing_matrix import MixingMatrix
 from hybridlab.widgets.recurrence import Recurrence, recurrence
+from hybridlab.widgets.state_scope import StateScope, scope
 
-__all__ = ["CacheRace", "MemoryLoad", "MixingMatrix", "Recurrence", "recurrence"]
+__all__ = ["CacheRace", "MemoryLoad", "MixingMatrix", "Recurrence", "StateScope", "recurrence", "scope"]

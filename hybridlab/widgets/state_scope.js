@@ -1,10 +1,11 @@
 // One head's state as cells, beside it the clock of each row, under it what the present token reads; and the text that
 // made it. All states of a run are computed once for each decay, so that going back is as fast as going on.
 
-const BARS = 100, SHORTEST = 0.1, LONGEST = 1e4; // half-lives between which a bar's length tells them apart
+const BARS = 100, SHORTEST = 0.1, LONGEST = 1e5; // half-lives between which a bar's length tells them apart
 const CHART = { width: 400, height: 96, left: 4, top: 14 };
 const FAR = 10; // tokens that the up and down arrows move
 const CHANGED = "#D55E00";
+const LOUD = 3; // full colour is at so many root mean squares of the run's fullest state: its largest cell alone would pale the rest
 
 function draw(page) {
   const { heads, names, tokens, said } = page.inputs;
@@ -16,7 +17,7 @@ function draw(page) {
   page.stage.append(
     ...Object.values(stage).filter(Boolean).map((state) => state.node),
     html("figure", { class: "hl-panel" }, html("figcaption", {}, "the text, up to the present token"), text.node,
-      html("p", { class: "hl-caption", style: "margin: 1rem 0 0.2rem" }, "norm of the state"), chart.node),
+      html("p", { style: "margin: 1rem 0 0.2rem; color: var(--hl-soft)" }, "norm of the state after each token"), chart.node),
   );
   let last = null;
 
@@ -79,11 +80,10 @@ function run_through(trace, decay) {
   for (let t = 0; t < tokens; t++) step(trace, decay, t, cells, loudness);
   const state = (t) => cells.subarray(t * rows * columns, (t + 1) * rows * columns);
   const norms = Array.from({ length: tokens }, (_, t) => length_of(state(t)));
-  const limit = cells.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-  const louder = (t) => loudness?.subarray(t * rows, (t + 1) * rows);
-  const run = { state, norms, limit, loudness: louder, loudest: loudness?.reduce((most, x) => Math.max(most, Math.abs(x)), 0) };
+  const limit = Math.min(strongest(cells), LOUD * Math.max(...norms) / Math.sqrt(rows * columns));
+  const run = { state, norms, limit, loudness: (t) => loudness?.subarray(t * rows, (t + 1) * rows) };
   const read = Array.from({ length: tokens }, (_, t) => parts_of(trace, run, t, decay, 0));
-  run.most_read = read.reduce((most, { past, now }) => past.reduce((m, x, c) => Math.max(m, Math.abs(x + now[c])), most), 0);
+  run.most_read = Math.max(...read.map(({ past, now }) => strongest(past.map((x, at) => x + now[at]))));
   return run;
 }
 
@@ -152,7 +152,7 @@ function measure_state(trace, run, t, decay, bonus) {
     changes,
     row,
     column: largest(line(row).map(Math.abs)),
-    half_lives: Array.from(trace.log_decay(t), (x) => Math.LN2 / -(decay * x)),
+    half_lives: Array.from(trace.log_decay(t), (x) => Math.LN2 / Math.abs(decay * x)),
     rank: trace.kind === "matrix" ? effective_rank(state, rows, columns) : null,
     output: past.map((x, at) => x + now[at]),
     share: from_past + from_now ? from_now / (from_past + from_now) : 0,
@@ -166,7 +166,13 @@ function log_add(a, b) {
 }
 
 function length_of(numbers) {
-  return Math.sqrt(numbers.reduce((sum, x) => sum + x * x, 0));
+  return Math.sqrt(dot(numbers, numbers));
+}
+
+function strongest(numbers) {
+  let most = 0;
+  for (let at = 0; at < numbers.length; at++) most = Math.max(most, Math.abs(numbers[at]));
+  return most;
 }
 
 function largest(numbers) {
@@ -182,8 +188,10 @@ function dot(a, b) {
 // exp of the entropy of the singular values divided by their sum. One-sided Jacobi: turns pairs of rows until all are at
 // right angles; their lengths are then the singular values.
 function effective_rank(matrix, count, width) {
-  const rows = Array.from({ length: count }, (_, row) => matrix.slice(row * width, (row + 1) * width));
-  const nothing = 1e-30 * dot(matrix, matrix); // a row whose square is this small says nothing
+  const most = strongest(matrix);
+  if (most === 0) return 0;
+  const rows = Array.from({ length: count }, (_, row) => matrix.slice(row * width, (row + 1) * width).map((x) => x / most));
+  const nothing = 1e-30; // a row whose square is this small says nothing beside a cell of 1
   for (let sweep = 0, turned = true; turned && sweep < 40; sweep++) {
     rows.sort((a, b) => dot(b, b) - dot(a, a)); // the longest first: fewer sweeps
     turned = false;
@@ -193,7 +201,6 @@ function effective_rank(matrix, count, width) {
   }
   const values = rows.map(length_of);
   const sum = values.reduce((total, x) => total + x, 0);
-  if (sum === 0) return 0;
   return Math.exp(values.reduce((entropy, x) => (x > 0 ? entropy - (x / sum) * Math.log(x / sum) : entropy), 0));
 }
 
@@ -231,7 +238,10 @@ function draw_state(page, trace, tokens) {
   const loudness = matrix ? null : heat(rows, 1);
   const bars = draw_clocks(rows);
   if (!matrix) map.node.style.aspectRatio = "1";
-  for (const strip of [output, loudness]) strip?.node.style.setProperty("aspect-ratio", "auto");
+  for (const strip of matrix ? [output] : [output, loudness]) {
+    set(strip.node, { style: "" }); // as long as the cells are
+    set(strip.node.querySelector("canvas"), { style: "position: absolute; inset: 0" });
+  }
   const light = { fill: "none", "vector-effect": "non-scaling-stroke" };
   const line = svg("rect", { x: 0, width: columns, height: 1, stroke: "currentColor", "stroke-width": 1.2, ...light });
   const now = svg("rect", { y: 0, width: 1, height: rows, stroke: "currentColor", "stroke-width": 1.2, ...light });
@@ -240,7 +250,7 @@ function draw_state(page, trace, tokens) {
   page.picture(map.node, moving(page));
   if (!matrix) map.node.addEventListener("pointerdown", (event) => page.move({ t: map.cell_at(event).column + 1 }));
 
-  const label = (text, style = "") => html("span", { class: "hl-label", style }, text);
+  const label = (text) => html("span", { style: "color: var(--hl-soft)" }, text);
   const parts = matrix
     ? [label(`state: ${rows} key rows, ${columns} value columns`), label("half-life"), map.node, bars.node,
       output.node, bars.ticks, label("what this token reads")]
@@ -248,23 +258,24 @@ function draw_state(page, trace, tokens) {
       map.node, output.node, loudness.node, bars.node, label(""), label(""), label(""), bars.ticks];
   const tracks = matrix ? "minmax(0, 1fr) 5.5rem" : "minmax(0, 1fr) 1.9rem 1.9rem 5.5rem";
   const strips = matrix ? "auto auto 1.1rem auto" : "auto auto auto";
-  const grid = html("div", { class: "hl-scope", style: `display: grid; gap: 0.3rem 0.6rem; grid-template: ${strips} / ${tracks}` }, ...parts);
-  const scale = html("p", { class: "hl-scale" });
+  const grid = html("div", { style: `display: grid; gap: 0.3rem 0.6rem; grid-template: ${strips} / ${tracks}` }, ...parts);
+  const scale = label("");
   const node = html("figure", { class: "hl-panel" }, grid, scale);
   const averages = matrix ? null : new Float64Array(rows * columns);
 
   function show(trace, run, t, found) {
     if (averages) {
-      for (let row = 0; row < rows; row++) for (let c = 0; c < columns; c++) averages[row * columns + c] = c <= t ? run.state(c)[row] : 0;
+      averages.fill(0);
+      for (let at = 0; at <= t; at++) run.state(at).forEach((x, row) => { averages[row * columns + at] = x; });
     }
     map.paint(averages ?? run.state(t), run.limit);
     output.paint(found.output, run.most_read);
-    loudness?.paint(found.loudness, run.loudest);
+    loudness?.paint(found.loudness.map((x) => Math.exp(x - found.loudness[found.loudest])), 1);
     set(line, { y: found.row });
     set(now, { x: t });
     set(cell, { x: matrix ? found.column : t, y: found.row });
     bars.show(found.half_lives, found.row);
-    scale.textContent = `full blue ${short(run.limit)}, full orange ${short(-run.limit)}`;
+    scale.textContent = `full blue from ${short(run.limit)} up, full orange from ${short(-run.limit)} down`;
   }
 
   return { node, show };
@@ -275,14 +286,16 @@ function draw_clocks(rows) {
   const lit = svg("rect", { x: 0, height: 0.8, fill: CHANGED });
   const box = { viewBox: `0 0 ${BARS} ${rows}`, preserveAspectRatio: "none", "aria-hidden": "true" };
   const along = (tokens) => (Math.log(tokens / SHORTEST) / Math.log(LONGEST / SHORTEST)) * BARS;
-  const marks = [1, 100, 10000];
+  const marks = { 1: "1", 100: "100", 10000: "10⁴" };
   const lines = svg("path", {
-    d: marks.map((tokens) => `M${along(tokens)} 0V${rows}`).join(""), stroke: "currentColor", "stroke-opacity": 0.3,
+    d: Object.keys(marks).map((tokens) => `M${along(tokens)} 0V${rows}`).join(""), stroke: "currentColor", "stroke-opacity": 0.3,
     "vector-effect": "non-scaling-stroke", "stroke-dasharray": "2 3",
   });
   const drawing = svg("svg", { ...box, class: "hl-clocks", style: "position: absolute; inset: 0; width: 100%; height: 100%" }, lines, path, lit);
   const node = html("div", { style: "position: relative" }, drawing);
-  const texts = marks.map((tokens) => svg("text", { x: along(tokens), y: 11, "font-size": 12, "text-anchor": "middle" }, short(tokens)));
+  const texts = Object.entries(marks).map(([tokens, text]) => (
+    svg("text", { x: along(tokens), y: 11, "font-size": 12, "text-anchor": "middle" }, text)
+  ));
   const ticks = svg("svg", { viewBox: `0 0 ${BARS} 14`, "aria-hidden": "true" }, ...texts);
 
   function show(half_lives, row) {

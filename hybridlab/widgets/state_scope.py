@@ -25,7 +25,7 @@ MOST_BYTES = 3 * 2**19
 MILLISECONDS = 250
 SAID = {"\n": "newline", " ": "space", "\t": "indent", "    ": "indent"}
 RECENT = 30  # characters of text in a title
-CLOCKS = (0.1, 1e4)  # half-lives between which a bar's length tells them apart
+CLOCKS = (0.1, 1e5)  # half-lives between which a bar's length tells them apart
 AXES = {"matrix": ("key channels", "value channels"), "average": ("channels", "tokens")}
 NEGATIVE, ZERO, POSITIVE, CHANGED = "#E69F00", "#FFFFFF", "#0072B2", "#D55E00"
 
@@ -58,9 +58,10 @@ class Measured(NamedTuple):
 class StateScope(LivePicture):
     """What does a state still hold, and which token put it there?
 
-    To find out with it: play the run once as trained, then once with decay 0, where nothing is forgotten: old tokens stay,
-    and the norm climbs far above the trained one. With decay 4 the norm stops early, and the state after a long text
-    becomes that of its last few tokens: rows with short half-lives then hold nothing else.
+    To find out with it: play the run as trained, then with decay 0, where nothing is forgotten: the norm climbs as long as
+    the text goes on. With decay 4 every half-life is a quarter, the norm levels off, the effective rank falls, and a row
+    with a short bar holds the last few tokens and nothing else: a text that begins there leaves it the same. The averages
+    of RWKV-4 have nothing to climb; with decay 0 they weigh all tokens alike and hardly move any more.
 
     Args:
         heads: what each head went through, from `traces` or by hand; all over the same tokens, T up to 256.
@@ -140,15 +141,22 @@ class StateScope(LivePicture):
         figure = Figure(figsize=(6.4, 5.6), layout="constrained")
         (state, clocks), (norm, empty) = figure.subplots(2, 2, height_ratios=(4, 1), width_ratios=(4, 1))
         empty.set_axis_off()
-        limit = max(np.abs(cells).max(), 1e-12)
+        limit = colour_limit(cells) or 1.0
         colours = LinearSegmentedColormap.from_list("state", [NEGATIVE, ZERO, POSITIVE])
-        state.imshow(shown, cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
+        state.imshow(
+            shown,
+            cmap=colours,
+            vmin=-limit,
+            vmax=limit,
+            aspect="auto",
+            extent=(0.5, shown.shape[1] + 0.5, len(shown) + 0.5, 0.5),
+        )
         row, column = (found.cell[0], t) if found.rank is None else found.cell
-        state.add_patch(Rectangle((-0.5, row - 0.5), shown.shape[1], 1, fill=False, linewidth=1.2))
-        state.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=2, color=CHANGED))
+        state.add_patch(Rectangle((0.5, row + 0.5), shown.shape[1], 1, fill=False, linewidth=1.2))
+        state.add_patch(Rectangle((column + 0.5, row + 0.5), 1, 1, fill=False, linewidth=2, color=CHANGED))
         rows, columns = AXES[head.kind]
         state.set(title=f"after token {t + 1}: … {self._recent(t)}", ylabel=rows, xlabel=columns)
-        clocks.barh(range(len(found.half_lives)), np.clip(found.half_lives, *CLOCKS), color="#888888")
+        clocks.barh(range(1, len(found.half_lives) + 1), np.clip(found.half_lives, *CLOCKS), color="#888888")
         clocks.set(xscale="log", xlim=CLOCKS, ylim=state.get_ylim(), title="half-life")
         norm.plot(range(1, len(cells) + 1), norms(cells), color=POSITIVE)
         norm.plot(t + 1, found.norm, "o", color=CHANGED)
@@ -158,7 +166,7 @@ class StateScope(LivePicture):
     def _recent(self, t: int) -> str:
         """The last few tokens, for a title; dollar signs would begin a formula."""
         shown = "".join(self.tokens[max(0, t - RECENT + 1) : t + 1]) if max(map(len, self.tokens)) == 1 else self.tokens[t]
-        return shown.replace("\n", "↵").replace("$", r"\$")
+        return shown.replace("\n", "↵").replace("\t", "  ").replace("$", r"\$")
 
 
 def measure(trace: Trace, t: int, decay: float = 1.0, bonus: float = 0.0) -> Measured:
@@ -178,7 +186,7 @@ def measure(trace: Trace, t: int, decay: float = 1.0, bonus: float = 0.0) -> Mea
     past, now = trace.parts(t, states, decay, bonus)
     lengths = _length(past), _length(now)
     with np.errstate(divide="ignore"):
-        half_lives = math.log(2) / -(decay * trace.log_decay_at(t))
+        half_lives = math.log(2) / np.abs(decay * trace.log_decay_at(t))
     loudness = states[t, :, 1] if isinstance(trace, AverageTrace) else None
     return Measured(
         norm=_length(cells[t]),
@@ -207,6 +215,11 @@ def cells_of(trace: Trace, decay: float) -> Numbers:
 def norms(cells: Numbers) -> Numbers:
     """The norm after every token, (T,)."""
     return np.sqrt((cells**2).sum((1, 2)))
+
+
+def colour_limit(cells: Numbers) -> float:
+    """What is drawn in full colour: three root mean squares of the run's fullest state, at most its largest cell."""
+    return min(float(np.abs(cells).max()), 3 * float(norms(cells).max()) / math.sqrt(cells[0].size))
 
 
 def effective_rank(state: Numbers) -> float:

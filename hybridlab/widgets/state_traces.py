@@ -147,8 +147,8 @@ def rounded(trace: Trace) -> Trace:
     return type(trace)(**{name: value.astype(np.float32).astype(np.float64) for name, value in arrays(trace).items()})
 
 
-def traces(call: OpCall, rows: int = MOST_ROWS) -> list[Trace]:
-    """The heads of a recorded call of one sequence; of a mixer without heads, groups of so many channels.
+def traces(call: OpCall) -> list[Trace]:
+    """The heads of a recorded call of one sequence; of RWKV-4, which has none, groups of 64 channels.
 
     Raises:
         ValueError: an op whose state the scope cannot show yet, several sequences, a state that is not empty at the start.
@@ -157,30 +157,29 @@ def traces(call: OpCall, rows: int = MOST_ROWS) -> list[Trace]:
         raise ValueError(f"traces: {call.op} has no reader yet; there are readers for {', '.join(READERS)}")
     if len(call.output) != 1:
         raise ValueError(f"traces: expected a run of one sequence, got a batch of {len(call.output)}")
-    return READERS[call.op](call.inputs, rows)
+    return READERS[call.op](call.inputs)
 
 
-def _wkv4(inputs: dict[str, Any], rows: int) -> list[Trace]:
-    _check_start(inputs["state"], lambda state: state[..., 1])  # the denominator: what has been heard so far
+def _wkv4(inputs: dict[str, Any]) -> list[Trace]:
+    _check_start(inputs.get("state"), lambda state: state[..., 1])  # the denominator: what has been heard so far
     k, v, log_decay, bonus = (_numbers(inputs[name]) for name in ("k", "v", "log_decay", "bonus"))
-    groups = [slice(start, start + rows) for start in range(0, k.shape[-1], rows)]
+    groups = [slice(start, start + MOST_ROWS) for start in range(0, k.shape[-1], MOST_ROWS)]
     return [AverageTrace(k[0, :, group], log_decay[None, group], v[0, :, group], bonus[group]) for group in groups]
 
 
-def _wkv6(inputs: dict[str, Any], rows: int) -> list[Trace]:
-    _check_start(inputs["state"], lambda state: state)
+def _wkv6(inputs: dict[str, Any]) -> list[Trace]:
+    _check_start(inputs.get("state"), lambda state: state)
     r, k, v, log_decay, bonus = (_numbers(inputs[name]) for name in ("r", "k", "v", "log_decay", "bonus"))
     heads = range(k.shape[2])
     return [MatrixTrace(k[0, :, h], log_decay[0, :, h], r[0, :, h], v[0, :, h], bonus[h]) for h in heads]
 
 
 # What turns the inputs of an op into the traces of its heads: another mechanism plugs in here.
-READERS: dict[str, Callable[[dict[str, Any], int], list[Trace]]] = {"wkv4": _wkv4, "wkv6": _wkv6}
+READERS: dict[str, Callable[[dict[str, Any]], list[Trace]]] = {"wkv4": _wkv4, "wkv6": _wkv6}
 
 
 def _numbers(tensor: Tensor) -> Numbers:
-    tensor = tensor.detach().cpu()
-    return (tensor if tensor.element_size() >= 4 else tensor.float()).numpy()
+    return tensor.detach().cpu().double().numpy()
 
 
 def _check_start(state: Tensor | None, weight: Callable[[Tensor], Tensor]) -> None:
