@@ -37,7 +37,15 @@ KeyBonus = Float[Tensor, "H K"]
 Channels = Float[Tensor, "B T C"]
 PerChannel = Float[Tensor, "C"]
 
+# What flows into state-space mixers: inputs and steps, the vectors that write and read the state, decay rates.
+Inner = Float[Tensor, "B T E"]
+StateVectors = Float[Tensor, "B T N"]
+Rates = Float[Tensor, "E N"]
+PerInner = Float[Tensor, "E"]
+
 # What is carried from one call to the next.
 MatrixState = Float[Tensor, "B H K V"]
 Wkv4State = Float[Tensor, "B C 3"]
 ShiftState = Float[Tensor, "B D"]
+ChannelState = Float[Tensor, "B D"]
+ScanState = Float[Tensor, "B E N"]

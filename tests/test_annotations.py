@@ -30,6 +30,9 @@ for B, T in [(1, 1), (2, 19)]:
     for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.wkv4(k, v, -normal(C).abs(), normal(C), **choice)
         ops.wkv4(k, v, -normal(C).abs(), normal(C), state, **choice)[0].sum().backward()
+    for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
+        out, state = ops.linear_recurrence(normal(B, T, C), normal(B, T, C), **choice)
+        ops.linear_recurrence(normal(B, T, C), normal(B, T, C), state, **choice)[0].sum().backward()
     q, k, v = normal(B, T, 4, 8), normal(B, T, 2, 8), normal(B, T, 2, 6)
     for window, sinks in ((None, 0), (3, 0), (3, 2)):
         out, state = ops.attention(q, k, v, window=window, sinks=sinks)

@@ -19,6 +19,9 @@ SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65
 # op, phase, kernel; then fewest matrix instructions, and the range of instructions: one kernel that a compiler had emptied
 # came back with 16, and an unrolled loop makes a kernel several times as long.
 KERNELS = {
+    ("linear_recurrence", "forward", "forward_kernel"): (0, 400, 1800),
+    ("linear_recurrence", "backward", "backward_kernel"): (0, 800, 3000),
+    ("linear_recurrence", "decode", "forward_kernel"): (0, 50, 300),
     ("wkv4", "forward", "forward_kernel"): (0, 800, 3500),
     ("wkv4", "backward", "backward_kernel"): (0, 1200, 6000),
     ("wkv4", "decode", "forward_kernel"): (0, 80, 500),

@@ -16,6 +16,7 @@ from hybridlab.ops import dispatch
 
 OPS = list(CASES)
 INPUTS = {
+    "linear_recurrence": {"a", "b", "state"},
     "wkv4": {"k", "v", "log_decay", "bonus", "state"},
     "wkv6": {"r", "k", "v", "log_decay", "bonus", "state"},
     "attention": {"q", "k", "v", "k_past", "v_past"},
@@ -65,6 +66,10 @@ def test_cases_are_awkward() -> None:
         assert any((x == -20).all() for x in decays)
         assert any({0.0, -20.0} < set(x.flatten().tolist()) for x in decays)
         assert {1, 1 + module(op).CHUNK_SIZE, 1 + 2 * module(op).CHUNK_SIZE} <= {x["k"].shape[1] for x in made}
+    steps = [case.tensors()["a"] for case in CASES["linear_recurrence"]]
+    assert any({-1.0, 0.0, 1.0} < set(x.flatten().tolist()) for x in steps)
+    chunk = module("linear_recurrence").CHUNK_SIZE
+    assert {1, 1 + chunk, 1 + 2 * chunk} <= {x.shape[1] for x in steps}
     assert max(case.tensors()["k"].max() for case in CASES["wkv4"]) > 890
     assert min(case.tensors()["k"].min() for case in CASES["wkv4"]) < -890
     assert any(case.tensors()["log_decay"].shape[1] == 1 < case.tensors()["k"].shape[1] for case in CASES["wkv6"])
@@ -233,5 +238,5 @@ def test_ways_of_an_op() -> None:
 
 
 def test_unknown_op() -> None:
-    with pytest.raises(ValueError, match="unknown op 'wkv9'; choose wkv4, wkv6, attention"):
+    with pytest.raises(ValueError, match=f"unknown op 'wkv9'; choose {', '.join(CASES)}"):
         check_equivalence("wkv9")

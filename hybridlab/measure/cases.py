@@ -2,7 +2,7 @@
 
 One token, an odd length, one token past a chunk and past two, keys and values of different widths, with and without a state,
 decays of nothing, of 0 (no fading) and of -20 (all but gone), a decay that is constant in time, keys near +-900 (where e^k
-overflows). Sizes are small: Triton's interpreter runs them too.
+overflows), steps that forget everything or turn the sign. Sizes are small: Triton's interpreter runs them too.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ class Case(NamedTuple):
         """The same float64 tensors at every call; every number of them exists in float32 too."""
         generator = torch.Generator().manual_seed(0)
         made = self.make(_Draw(generator), *self.sizes, **self.how)
-        return {name: tensor.float().double() for name, tensor in made.items()}
+        return {name: x.float().double() if x.is_floating_point() else x for name, x in made.items()}
 
 
 class _Draw:
@@ -50,6 +50,15 @@ class _Draw:
         pick = torch.arange(usual.numel()).view(shape) % 5
         mixed = torch.where(pick == 0, 0.0, torch.where(pick == 1, -20.0, usual))
         return {"usual": usual, "mixed": mixed, "0": 0 * usual, "-20": 0 * usual - 20}[kind]
+
+
+def _linear_recurrence(draw: _Draw, B: int, T: int, D: int, decay: str = "usual", state: bool = True) -> Tensors:
+    """`decay` may also be "signs": kept whole, turned around or forgotten, beside usual steps of either sign."""
+    a = draw.log_decay("mixed" if decay == "signs" else decay, B, T, D).exp()
+    if decay == "signs":
+        a = torch.where(a < 1e-6, 0.0, a) * draw.normal(B, T, D).sign()
+    tensors = {"a": a, "b": draw.normal(B, T, D)}
+    return tensors | ({"state": draw.normal(B, D)} if state else {})
 
 
 def _wkv4(
@@ -89,6 +98,16 @@ def _attention(
 
 
 CASES: dict[str, tuple[Case, ...]] = {
+    "linear_recurrence": (
+        Case("one token, no state", _linear_recurrence, (2, 1, 3), {"state": False}),
+        Case("one token", _linear_recurrence, (1, 1, 5)),
+        Case("odd length", _linear_recurrence, (2, 13, 5)),
+        Case("one past a chunk, no state", _linear_recurrence, (1, 33, 3), {"state": False}),
+        Case("one past two chunks", _linear_recurrence, (1, 65, 7)),
+        Case("nothing fades", _linear_recurrence, (1, 35, 3), {"decay": "0"}),
+        Case("all but gone at once", _linear_recurrence, (1, 35, 3), {"decay": "-20"}),
+        Case("kept, turned around, forgotten", _linear_recurrence, (2, 35, 11), {"decay": "signs"}),
+    ),
     "wkv4": (
         Case("one token, no state", _wkv4, (2, 1, 3), {"state": False}),
         Case("one token", _wkv4, (1, 1, 5)),

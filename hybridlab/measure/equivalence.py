@@ -104,7 +104,7 @@ def check_equivalence(op: str | None = None, progress: Callable[[str], None] | N
     a failed row, a backend that cannot run on this machine is a row that says why; nothing is raised for either.
 
     Args:
-        op: "wkv4", "wkv6" or "attention"; None is all of them.
+        op: a name in `hybridlab.ops`, such as "wkv6"; None is all of them.
         progress: called with the name of each way before it runs.
 
     Returns:
@@ -155,15 +155,16 @@ def _compared(way: Way, truths: dict[tuple[str, str], Tensors]) -> Iterator[Comp
 
 
 def results(way: Way, case: Case) -> Tensors:
-    """Output, what the final state means, and the gradient in every input, for fixed random gradients of the former."""
-    leaves = {name: x.to(way.device(), way.dtype).requires_grad_() for name, x in case.tensors().items()}
+    """Output, what the final state means, and every float argument's gradient, for fixed random gradients of the former."""
+    given = {name: x.to(way.device()) for name, x in case.tensors().items()}
+    leaves = {name: x.to(way.dtype).requires_grad_() for name, x in given.items() if x.is_floating_point()}
     function = getattr(importlib.import_module(f"hybridlab.ops.{way.op}"), way.op)
     state_names = [name for name in STATES.get(way.op, ("state",)) if name in leaves]
-    inputs = [x for name, x in leaves.items() if name not in state_names]
+    inputs = {name: x for name, x in (given | leaves).items() if name not in state_names}
     states = tuple(leaves[name] for name in state_names)
     state = (states if way.op in STATES else states[0]) if states else None
     chosen = {"form": way.form} if way.form else {"backend": way.backend}
-    output, final = function(*inputs, state=state, **chosen, **case.options)
+    output, final = function(**inputs, state=state, **chosen, **case.options)
     found = {"output": output, **meaning(way.op, final)}
     gradients = torch.autograd.grad(_loss(found), list(leaves.values()), allow_unused=True)
     named = dict(zip(leaves, gradients, strict=True))

@@ -1,7 +1,8 @@
 """The mechanisms: one file each, every one an equation with a literal naive form and kernels that must agree with it."""
 
 from hybridlab.ops.attention import AttentionState, attention
+from hybridlab.ops.linear_recurrence import linear_recurrence
 from hybridlab.ops.wkv4 import wkv4
 from hybridlab.ops.wkv6 import wkv6
 
-__all__ = ["AttentionState", "attention", "wkv4", "wkv6"]
+__all__ = ["AttentionState", "attention", "linear_recurrence", "wkv4", "wkv6"]
