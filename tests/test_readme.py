@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hybridlab.cli.doctor import PLATFORM_NOTES, install
+from hybridlab.cli.facts import Facts
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -44,6 +47,20 @@ def test_every_command_exists() -> None:
     ).stdout
     assert named
     assert not {command for command in named if not re.search(rf"\b{command}\b", shown)}
+
+
+def test_every_platform_that_the_doctor_knows_has_a_way_in() -> None:
+    ways = README.split("## Other ways in")[1].split("\n## ")[0]
+    assert len(PLATFORM_NOTES) >= 5
+    assert not [kind for kind in PLATFORM_NOTES if f"| {kind}" not in ways and f"| a {kind}" not in ways]
+
+
+@pytest.mark.parametrize(
+    "facts", [Facts(system="Windows"), Facts(environment={"COLAB_RELEASE_TAG": "x"})], ids=["Windows", "Colab"]
+)
+def test_the_doctor_and_readme_give_the_same_line(facts: Facts) -> None:
+    line = install(facts).split(" in the ")[0]
+    assert f"{line}\n" in README
 
 
 @pytest.mark.minutes
