@@ -323,6 +323,20 @@ def test_fallback_draws_the_view(trace: Trace) -> None:
     assert widget._png().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("tokens", "title"),
+    [
+        (["def", "f", "(", ")"], "after token 3: … def f ("),
+        (["def", " f", "(", ")"], "after token 3: … def f("),
+        (["\t", "a", "\n", "$"], "after token 3: …   a↵"),
+        (["x" * 20, "y" * 20, "z" * 9, ""], "after token 3: … " + "y" * 20 + " " + "z" * 9),
+    ],
+)
+def test_title_has_the_last_tokens(tokens: list[str], title: str) -> None:
+    widget = StateScope([matrix_trace(tokens=4)], tokens=tokens).move(t=3)
+    assert widget.figure(widget.view).axes[0].get_title() == title
+
+
 SWEEP = """
 async (views) => {
   const inputs = Object.fromEntries([...document.querySelectorAll('.hl-control')].map(node =>

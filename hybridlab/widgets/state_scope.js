@@ -12,7 +12,7 @@ function draw(page) {
   const traces = heads.map(unpack_head);
   const stage = { matrix: null, average: null };
   for (const trace of traces) stage[trace.kind] ??= draw_state(page, trace, tokens.length);
-  const text = draw_text(page, tokens);
+  const text = draw_text(page, page.inputs);
   const chart = draw_norms(page, tokens.length);
   page.stage.append(
     ...Object.values(stage).filter(Boolean).map((state) => state.node),
@@ -307,10 +307,9 @@ function draw_clocks(rows) {
   return { node, ticks, show };
 }
 
-function draw_text(page, tokens) {
+function draw_text(page, { tokens, between }) {
   const node = html("p", { class: "hl-text", style: "max-height: 11.5em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, monospace; line-height: 1.6; margin: 0" });
-  const single = tokens.every((token) => token.length <= 1 || !token.trim());
-  const written = (token) => (token === "\n" ? "↵\n" : token === "\t" ? "    " : single ? token : `${token} `);
+  const written = (token) => (token === "\n" ? "↵\n" : token === "\t" ? "    " : token + between);
   const spans = tokens.map((token, t) => {
     const span = html("span", { style: "opacity: 0.4" }, written(token));
     span.addEventListener("click", () => page.move({ t: t + 1 }));

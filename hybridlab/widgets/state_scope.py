@@ -88,6 +88,7 @@ class StateScope(LivePicture):
             "heads": [{"kind": h.kind, **{name: pack(x, "float32") for name, x in arrays(h).items()}} for h in self.heads],
             "names": list(self.names),
             "tokens": list(self.tokens),
+            "between": _between(self.tokens),
             "said": [SAID.get(token, token) for token in self.tokens],
         }
         super().__init__(self._made_controls(count), inputs)
@@ -165,7 +166,7 @@ class StateScope(LivePicture):
 
     def _recent(self, t: int) -> str:
         """The last few tokens, for a title; dollar signs would begin a formula."""
-        shown = "".join(self.tokens[max(0, t - RECENT + 1) : t + 1]) if max(map(len, self.tokens)) == 1 else self.tokens[t]
+        shown = _between(self.tokens).join(self.tokens[: t + 1])[-RECENT:]
         return shown.replace("\n", "↵").replace("\t", "  ").replace("$", r"\$")
 
 
@@ -249,7 +250,7 @@ def scope(
     Raises:
         ValueError: a layer or a head that is not there or has no such state; what `StateScope` refuses.
 
-    Example: scope(model, encode(text), layer=1, tokens=text)
+    Example: scope(model, ids, layer=1, tokens=[ALPHABET[i] for i in ids]), ids from tasks.text.encode
     """
     ids = torch.atleast_2d(input_ids)
     calls = {call.layer.split(".")[1]: call for call in record(model, ids) if call.layer.startswith("layers.")}
@@ -267,6 +268,12 @@ def _name(trace: Trace, h: int) -> str:
     if isinstance(trace, AverageTrace):
         return f"channels {MOST_ROWS * h + 1} to {MOST_ROWS * h + trace.keys.shape[1]}"
     return f"head {h + 1}"
+
+
+def _between(tokens: Sequence[str]) -> str:
+    """What stands between two tokens: a space, unless they are single characters or bring spaces of their own."""
+    words = any(len(token) > 1 for token in tokens)
+    return " " if words and not any(character.isspace() for token in tokens for character in token) else ""
 
 
 def _length(numbers: Numbers) -> float:
