@@ -261,6 +261,25 @@ def _check_writable(folder: Path) -> None:
         raise ValueError(f"bench: cannot write to --out {folder}: {error.strerror}") from None
 
 
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What to learn: phone-book.")],
+    out: Annotated[Path, typer.Option(help="Folder to write weights and report to.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of the books.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A few steps, to see that it runs; nothing is learnt.")] = False,
+) -> None:
+    """Train the three small models that chapter 00 asks a phone book: attention, a fixed state, a hybrid."""
+    if task != "phone-book":
+        raise ValueError(f"train: unknown task {task!r}; choose phone-book")
+    from hybridlab.tasks.phone_models import phone_results
+    from hybridlab.tasks.phone_training import FULL, QUICK, train_phone_models
+
+    files = train_phone_models(out, seed, QUICK if quick else FULL, on_model=lambda name: print(f"training: {name}"))
+    _console().print(phone_results(out))
+    for path in files:
+        print(f"wrote {path}")
+
+
 class _Steps:
     """A bar on stderr that a line of text moves on."""
 
