@@ -238,6 +238,7 @@ def test_shown_says_answers_shares_ends_and_bytes() -> None:
     share = 100 * right("delta", 64, True)[1] / (2 * BOOKS)
     fact = f"{number}, right: 1 against .*; 2 of 2 right; {share:g} % on average; under 90 % from n = 56; 4.00 KiB"
     assert re.fullmatch(fact, shown.readout["delta rule"])
+    assert widget.move(list=True).shown(widget.view).readout["list"].endswith("; 1.25 KiB")  # 4 writes of 64 + 16 floats
     scores = widget.scores(Rules("delta", 1.0, True), 64, 2)[1]
     assert abs(scores[slip]) < 1e-12
 
@@ -323,6 +324,9 @@ def test_bars_are_the_scores(memory: str, browser, tmp_path) -> None:
     with opened(browser, widget, tmp_path) as page:
         page.move(**view)
         bars, ink = drawn(page, memory)
+        facts = widget.shown(view).readout[MEMORIES[memory]]
+        said = page.page.locator(f"g.hl-{memory} text").all_text_contents()
+        assert said == [MEMORIES[memory], facts.split(":")[0], facts.split("; ")[-1]]
         marks = page.page.locator(f"g.hl-{memory} .hl-right").evaluate_all("all => all.map(r => r.getAttribute('x'))")
     spread = max(0, scores.max()) - min(0, scores.min())
     np.testing.assert_allclose(bars, scores * 46 / spread, atol=1e-9)

@@ -186,7 +186,7 @@ function draw_replies() {
 
   function show(found, number, slip) {
     const foot = BAR.row * found.length;
-    set(node, { viewBox: `0 0 ${BAR.step * VALUES} ${foot + 44}` });
+    set(node, { viewBox: `0 0 ${BAR.step * VALUES} ${foot + (slip === null ? 30 : 44)}` });
     node.replaceChildren(...found.map((one, at) => row(one, BAR.row * at, number)));
     for (let v = 0; v < VALUES; v++) node.append(under(v, foot + 10, v, v === number ? 700 : 400));
     if (number !== null) node.append(under(number, foot + 25, "right", 700));
