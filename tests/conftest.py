@@ -24,7 +24,7 @@ def _seeded() -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """One Chromium for a module's widgets; a second one beside it would need a second event loop."""
-    from widget_pages import chromium
+    from lab_server import chromium
 
     with chromium() as running:
         yield running

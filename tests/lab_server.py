@@ -1,4 +1,4 @@
-"""A private JupyterLab and a headless Chromium on it, for the browser tests; nothing is left behind."""
+"""A private JupyterLab and a headless Chromium, for the browser tests; nothing is left behind."""
 
 import contextlib
 import json
@@ -14,7 +14,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from lab_guard import STOP_SECONDS
+from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
@@ -25,27 +26,10 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+GUARD = Path(__file__).with_name("lab_guard.py")
 START_SECONDS = 90
-STOP_SECONDS = 20
+VIEWPORT = {"width": 1400, "height": 1000}
 QUIET = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-
-# Runs in the page: opens a notebook, waits for its kernel, runs every cell, returns each code cell's count and outputs.
-RUN_ALL = """
-async (path) => {
-  const app = window.jupyterapp;
-  await app.restored;
-  const panel = await app.commands.execute('docmanager:open', {path, factory: 'Notebook'});
-  await panel.context.ready;
-  await panel.sessionContext.ready;
-  const kernel = panel.sessionContext.session.kernel;
-  await kernel.info;
-  while (kernel.connectionStatus !== 'connected') await new Promise(done => setTimeout(done, 50));
-  app.shell.activateById(panel.id);
-  await app.commands.execute('notebook:run-all-cells');
-  const cells = panel.content.model.toJSON().cells.filter(cell => cell.cell_type === 'code');
-  return cells.map(cell => ({id: cell.id, count: cell.execution_count, outputs: cell.outputs}));
-}
-"""
 
 
 def chromium_path() -> str | None:
@@ -81,14 +65,13 @@ def running_lab(command: list[str], folder: Path, scratch: Path) -> Iterator[Lab
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     lab = Lab(port, "for-the-test-only")
-    process = subprocess.Popen(
-        [*command, *_server_options(port, lab.token)], cwd=folder, env=_private(scratch), start_new_session=True
-    )
+    guarded = [sys.executable, str(GUARD), *command, *_server_options(port, lab.token)]
+    process = subprocess.Popen(guarded, cwd=folder, env=_private(scratch), stdin=subprocess.PIPE, start_new_session=True)
     try:
         _wait_until_up(lab, process)
         yield lab
     finally:
-        _stop(lab, process)
+        _stop(process)
 
 
 def _server_options(port: int, token: str) -> list[str]:
@@ -122,27 +105,31 @@ def _wait_until_up(lab: Lab, process: subprocess.Popen) -> None:
     raise TimeoutError(f"JupyterLab did not answer within {START_SECONDS} s")
 
 
-def _stop(lab: Lab, process: subprocess.Popen) -> None:
-    with contextlib.suppress(urllib.error.URLError, OSError):
-        for kernel in lab.call("/api/kernels"):
-            lab.call(f"/api/kernels/{kernel['id']}", "DELETE")
-    process.terminate()
+def _stop(process: subprocess.Popen) -> None:
+    process.stdin.close()  # what the guard waits for
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_SECONDS)
+        process.wait(STOP_SECONDS + 5)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 @contextlib.contextmanager
-def browser_page(**options: object) -> Iterator[Page]:
-    """A page of a fresh headless Chromium (`options`: playwright's, such as color_scheme="dark")."""
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium, closed whatever happens."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGUMENTS)
         try:
-            yield browser.new_page(viewport={"width": 1400, "height": 1000}, **options)
+            yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def browser_page(**options: object) -> Iterator[Page]:
+    """A page of a fresh headless Chromium (`options`: playwright's, such as color_scheme="dark")."""
+    with chromium() as browser:
+        yield browser.new_page(viewport=VIEWPORT, **options)
 
 
 LAB_COMMAND = [sys.executable, "-m", "jupyter", "lab", "--no-browser"]

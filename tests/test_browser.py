@@ -1,33 +1,276 @@
-"""The course in a real browser: JupyterLab opens, the chapters run from top to bottom, nothing is left behind."""
+"""The course in a real browser: JupyterLab opens, the chapters run, every widget in them is moved and looked at."""
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: it comes with the extra `dev`")
 
-from lab_server import LAB_COMMAND, RUN_ALL, browser_page, running_lab
+from lab_notebook import LabWidget, OpenNotebook, write_notebook
+from lab_server import LAB_COMMAND, VIEWPORT, Lab, running_lab
+from playwright.sync_api import Browser, Locator
+from widget_examples import EXAMPLES
+from widget_pages import pixels_of, strengths
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = ["00_start_here", "03_rwkv"]
-RUN_MILLISECONDS = 300_000
+EVERY = "every_widget.ipynb"
+# What a learner finds in each chapter, from top to bottom.
+CHAPTERS = {
+    "00_start_here": ["MixingMatrix"],
+    "03_rwkv": ["MixingMatrix", "MixingMatrix"],
+}
+LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
+
+# The contrast of every text in a widget with what it stands on. A canvas resolves colours: it knows all notations.
+# Left out: what is dimmed until its turn comes, and numbers inside coloured cells, which have an ink of their own.
+CONTRASTS = """
+root => {
+  const pen = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const over = (colour, below, alpha) => {
+    pen.fillStyle = `rgb(${below})`;
+    pen.fillRect(0, 0, 1, 1);
+    pen.globalAlpha = alpha;
+    pen.fillStyle = colour;
+    pen.fillRect(0, 0, 1, 1);
+    pen.globalAlpha = 1;
+    return Array.from(pen.getImageData(0, 0, 1, 1).data).slice(0, 3);
+  };
+  const ancestors = (node) => (node ? [...ancestors(node.parentElement), node] : []);
+  const light = (rgb) => {
+    const [r, g, b] = rgb.map((x) => (x / 255 <= 0.04045 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  for (const node of root.querySelectorAll('*')) {
+    const words = [...node.childNodes].filter((child) => child.nodeType === 3).map((child) => child.data.trim()).join('');
+    if (!words || !node.checkVisibility() || node.closest('option, .hl-text') || node.style.fill) continue;
+    const chain = ancestors(node);
+    const ground = chain.reduce((below, part) => over(getComputedStyle(part).backgroundColor, below, 1), [255, 255, 255]);
+    const style = getComputedStyle(node);
+    const alpha = chain.reduce((product, part) => product * Number(getComputedStyle(part).opacity), 1);
+    const ink = over(node instanceof SVGElement ? style.fill : style.color, ground, alpha);
+    const [high, low] = [light(ink), light(ground)].sort((a, b) => b - a);
+    found.push([words, (high + 0.05) / (low + 0.05)]);
+  }
+  return found;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One JupyterLab for the module, on copies of the chapters, since it saves, and a notebook of every widget, twice."""
+    folder = tmp_path_factory.mktemp("browser")
+    shutil.copytree(ROOT / "chapters", folder / "course" / "chapters", ignore=shutil.ignore_patterns(".*"))
+    write_notebook(folder / "course" / EVERY, [code for example in EXAMPLES.values() for code in (example, "_")])
+    with running_lab(LAB_COMMAND, folder / "course", folder / "private") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def every(lab: Lab, browser: Browser) -> Iterator[OpenNotebook]:
+    """The notebook of every widget, run."""
+    with OpenNotebook(browser, lab, EVERY, viewport=VIEWPORT) as notebook:
+        notebook.run_all()
+        yield notebook
+
+
+# ---------------------------------------------------------------- the chapters
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_chapter_runs_in_jupyterlab(chapter: str, tmp_path: Path) -> None:
-    # A copy, because JupyterLab saves what it ran.
-    folder = tmp_path / "course"
-    shutil.copytree(ROOT / "chapters", folder / "chapters", ignore=shutil.ignore_patterns(".*"))
-    with running_lab(LAB_COMMAND, folder, tmp_path / "private") as lab, browser_page() as page:
-        page.set_default_timeout(RUN_MILLISECONDS)
-        page.goto(lab.page_url())
-        page.wait_for_function("window.jupyterapp")
-        cells = page.evaluate(RUN_ALL, f"chapters/{chapter}.ipynb")
-        shown = page.locator(".jp-Notebook .jp-OutputArea-output").count()
-    errors = [output["evalue"] for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
-    assert not errors
-    assert cells, "the chapter has no code cells"
-    assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
-    assert shown > 0
+def test_chapter_runs_and_its_widgets_move(chapter: str, lab: Lab, browser: Browser) -> None:
+    with OpenNotebook(browser, lab, f"chapters/{chapter}.ipynb", viewport=VIEWPORT) as notebook:
+        cells = notebook.run_all()
+        errors = [output["evalue"] for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+        assert not errors
+        assert cells, "the chapter has no code cells"
+        assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
+        widgets = notebook.widgets()
+        assert [widget.kind for widget in widgets] == CHAPTERS[chapter]
+        for widget in widgets:
+            move_controls(widget)
+            PICTURES[widget.kind](widget)
+
+
+def move_controls(widget: LabWidget) -> None:
+    """Moves every control by keyboard, each slider by mouse too: the kernel hears it, and says of it what is seen."""
+    for control in widget.controls():
+        MOVES[control["kind"]](widget, control)
+
+
+def move_slider(widget: LabWidget, control: dict[str, Any]) -> None:
+    """One step by key; then a click in its middle."""
+    name, low, high, step = (control[key] for key in ("name", "low", "high", "step"))
+    before = widget.view()[name]
+    key, sign = ("ArrowLeft", -1) if before > low else ("ArrowRight", 1)
+    slider = widget.root.get_by_role("slider", name=control["label"], exact=True)
+    slider.press(key)
+    assert widget.settled()[name] == pytest.approx(before + sign * step, abs=0.51 * step)
+    slider.click()
+    assert abs(widget.settled()[name] - (low + high) / 2) <= max(step, (high - low) / 20)
+
+
+def choose(widget: LabWidget, control: dict[str, Any]) -> None:
+    """Takes another option."""
+    chosen = next(option for option in control["options"] if option != widget.view()[control["name"]])
+    widget.root.get_by_role("combobox", name=control["label"], exact=True).select_option(chosen)
+    assert widget.settled()[control["name"]] == chosen
+
+
+def toggle(widget: LabWidget, control: dict[str, Any]) -> None:
+    """Switches, and switches back."""
+    before = widget.view()[control["name"]]
+    box = widget.root.get_by_role("checkbox", name=control["label"], exact=True)
+    box.press("Space")
+    assert widget.settled()[control["name"]] is not before
+    box.click()
+    assert widget.settled()[control["name"]] is before
+
+
+def play(widget: LabWidget, control: dict[str, Any]) -> None:
+    """Plays until the kernel hears of a step, and pauses."""
+    before = widget.view()[control["name"]]
+    widget.root.get_by_role("button", name=control["label"], exact=True).click()
+    widget.wait_for(lambda view: view[control["name"]] != before)
+    widget.root.get_by_role("button", name="Pause", exact=True).click()
+    stopped = widget.settled()
+    widget.page.wait_for_timeout(2 * control["milliseconds"])
+    assert widget.settled() == stopped
+
+
+MOVES = {"slider": move_slider, "choice": choose, "toggle": toggle, "play": play}
+
+
+def move_mixing_matrix(widget: LabWidget) -> None:
+    """Mouse and arrow keys on the matrix; its pixels are its weights."""
+    weights = np.array(widget.ask("widget.weights.tolist()"))
+    tokens = len(weights)
+    cells = widget.root.locator(".hl-cells")
+    same_pixels(cells, weights / np.abs(weights).max())
+    row, column = tokens // 2, tokens // 3
+    hover(cells, (column + 0.5) / tokens, (row + 0.5) / tokens)
+    assert widget.settled() == {"i": row + 1, "j": column + 1}
+    press(cells, "ArrowUp", "ArrowUp", "ArrowDown", "ArrowUp", "ArrowRight", "ArrowRight", "ArrowLeft")
+    assert widget.settled() == {"i": row - 1, "j": column + 2}
+    light = widget.root.locator(".hl-marks rect")
+    assert [float(light.get_attribute(name)) for name in ("y", "x")] == [row - 2, column + 1]
+
+
+def move_state_scope(widget: LabWidget) -> None:
+    """Arrow keys on the state, whose pixels are the kernel's numbers; a click on the line of norms."""
+    cells, line = widget.root.locator(".hl-picture[tabindex='0']:visible").all()
+    tokens = widget.ask("len(widget.tokens)")
+    press(cells, "Home", "ArrowRight", "ArrowRight", "ArrowLeft")
+    assert widget.settled()["t"] == 2
+    line.click()
+    assert abs(widget.settled()["t"] - tokens / 2) <= 1 + tokens / 20
+    states = "cells_of(widget.head(widget.view), widget.view['decay'])"
+    state, limit = widget.ask(
+        f"[{states}[int(widget.view['t']) - 1].tolist(), colour_limit({states})]",
+        "from hybridlab.widgets.state_scope import cells_of, colour_limit",
+    )
+    if len(state[0]) > 1:  # RWKV-4 draws its tokens side by side
+        same_pixels(cells, np.clip(np.array(state) / limit, -1, 1))
+
+
+def move_cache_race(widget: LabWidget) -> None:
+    """A token by arrow key, and a context by mouse, on the lines."""
+    lines = widget.root.locator(".hl-picture").last
+    before = round(2 ** widget.settled()["log2_context"])
+    press(lines, "ArrowRight", "ArrowRight", "ArrowLeft")
+    assert round(2 ** widget.settled()["log2_context"]) == before + 1
+    lines.click()
+    assert round(2 ** widget.settled()["log2_context"]) != before + 1
+
+
+def move_memory_load(widget: LabWidget) -> None:
+    """Arrow keys on the curves and the strips; a mouse over the strips asks for what it points at."""
+    curves, strips = widget.root.locator(".hl-picture[tabindex='0']").all()
+    before = widget.settled()
+    press(curves, "ArrowLeft", "ArrowLeft", "ArrowRight")
+    press(strips, "ArrowRight", "ArrowRight", "ArrowLeft")
+    assert widget.settled() == before | {"pairs": before["pairs"] - 1, "asked": before["asked"] + 1}
+    hover(strips, 0.2, 0.5)
+    assert widget.settled()["asked"] < before["asked"]
+
+
+PICTURES: dict[str, Callable[[LabWidget], None]] = {
+    "MixingMatrix": move_mixing_matrix,
+    "StateScope": move_state_scope,
+    "CacheRace": move_cache_race,
+    "MemoryLoad": move_memory_load,
+}
+
+
+def same_pixels(cells: Locator, expected: np.ndarray) -> None:
+    """A heat map shows numbers from -1 to 1, to one part in 255."""
+    np.testing.assert_allclose(strengths(pixels_of(cells.locator("canvas"))), expected, atol=0.5 / 255 + 1e-6)
+
+
+def hover(picture: Locator, across: float, down: float) -> None:
+    """Moves the mouse to a point of a picture, in parts of its size."""
+    box = picture.bounding_box()
+    picture.hover(position={"x": across * box["width"], "y": down * box["height"]})
+
+
+def press(picture: Locator, *keys: str) -> None:
+    """Presses keys on a picture."""
+    for key in keys:
+        picture.press(key)
+
+
+# ---------------------------------------------------------------- one of each
+
+
+def example(every: OpenNotebook, kind: str) -> tuple[LabWidget, LabWidget]:
+    """Both views of an example."""
+    first, second = [widget for widget in every.widgets() if widget.kind == kind]
+    return first, second
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_every_control_of_an_example(kind: str, every: OpenNotebook) -> None:
+    widget, other = example(every, kind)
+    move_controls(widget)
+    PICTURES[kind](widget)
+    assert other.model == widget.model
+    assert other.settled() == widget.settled()  # a second view has followed all the way
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_keys_move_the_widget_and_not_the_notebook(kind: str, every: OpenNotebook) -> None:
+    widget, _ = example(every, kind)
+    for target in widget.root.locator("input, select, button, .hl-picture[tabindex='0']").locator("visible=true").all():
+        target.scroll_into_view_if_needed()
+        target.focus()
+        active, cells = every.active_cell(), every.cells()
+        for key in ("ArrowDown", "ArrowUp", "ArrowRight", "ArrowLeft", "a", "j"):  # a: a cell above; j: the next cell
+            every.page.keyboard.press(key)
+        assert (every.active_cell(), every.cells()) == (active, cells)
+    widget.settled()
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_kernel_moves_every_view(kind: str, every: OpenNotebook) -> None:
+    widget, other = example(every, kind)
+    name, low, high = next((c["name"], c["low"], c["high"]) for c in widget.controls() if c["kind"] == "slider")
+    for goal in (low, high):
+        widget.ask("None", f"widget.move({name}={goal})")
+        assert widget.settled()[name] == goal
+        assert other.settled()[name] == goal
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
+def test_text_stands_out_in_both_themes(theme: str, every: OpenNotebook) -> None:
+    every.command("apputils:change-theme", theme=theme)
+    every.page.wait_for_selector(f"body[data-jp-theme-name='{theme}']", state="attached")
+    every.page.wait_for_timeout(300)
+    for widget in every.widgets():
+        pale = {text: ratio for text, ratio in widget.root.evaluate(CONTRASTS) if ratio < LEAST_CONTRAST}
+        assert not pale, f"{widget.kind} in {theme}"

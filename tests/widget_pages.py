@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from lab_server import CHROMIUM_ARGUMENTS, chromium_path
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
 from hybridlab.widgets.base import LivePicture, Shown
 
@@ -53,27 +52,25 @@ class WidgetPage:
 
     def shown(self) -> Shown:
         """What stands beside the picture now."""
-        labels = self.page.locator(".hl-readout dt").all_text_contents()
-        texts = self.page.locator(".hl-readout dd").all_text_contents()
-        assert len(set(labels)) == len(labels)
-        return Shown(self.page.locator(".hl-status").text_content(), dict(zip(labels, texts, strict=True)))
+        return shown_in(self.page.locator("body"))
 
     def pixels(self, canvas: str = "canvas.hl-heat") -> np.ndarray:
         """RGBA of a canvas, (rows, columns, 4)."""
-        found: Locator = self.page.locator(canvas).first
-        rows, columns = found.evaluate("canvas => [canvas.height, canvas.width]")
-        return np.array(found.evaluate(PIXELS), dtype=np.uint8).reshape(rows, columns, 4)
+        return pixels_of(self.page.locator(canvas).first)
 
 
-@contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium, closed whatever happens."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGUMENTS)
-        try:
-            yield browser
-        finally:
-            browser.close()
+def shown_in(root: Locator) -> Shown:
+    """What stands beside the picture of the one widget in an element."""
+    labels = root.locator(".hl-readout dt").all_text_contents()
+    texts = root.locator(".hl-readout dd").all_text_contents()
+    assert len(set(labels)) == len(labels)
+    return Shown(root.locator(".hl-status").text_content(), dict(zip(labels, texts, strict=True)))
+
+
+def pixels_of(canvas: Locator) -> np.ndarray:
+    """RGBA of a canvas, (rows, columns, 4)."""
+    rows, columns = canvas.evaluate("canvas => [canvas.height, canvas.width]")
+    return np.array(canvas.evaluate(PIXELS), dtype=np.uint8).reshape(rows, columns, 4)
 
 
 @contextlib.contextmanager

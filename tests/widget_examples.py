@@ -1,0 +1,29 @@
+"""One example of each widget, as code that a notebook's cell runs: what the browser tests move and `make bench` times."""
+
+EXAMPLES = {
+    "MixingMatrix": """
+import numpy as np
+from hybridlab.widgets import MixingMatrix
+
+weights = np.tril(np.random.default_rng(3).normal(size=(64, 64)))
+MixingMatrix(weights, "64 tokens")
+""",
+    "StateScope": """
+from hybridlab.widgets.state_scope import StateScope
+from hybridlab.widgets.state_traces import MatrixTrace
+
+rng = np.random.default_rng(4)
+write, read, values = rng.normal(size=(3, 128, 64))
+StateScope([MatrixTrace(write, -np.exp(rng.normal(size=(128, 64)) - 3), read, values, np.ones(64))])
+""",
+    "CacheRace": """
+from hybridlab.widgets import CacheRace
+
+CacheRace()
+""",
+    "MemoryLoad": """
+from hybridlab.widgets import MemoryLoad
+
+MemoryLoad()
+""",
+}
