@@ -182,7 +182,7 @@ def test_what_is_shown() -> None:
         "changed most": "row 1 by 1.896, most in column 1",
         "half-lives": "0.6931 to 0.6931 tokens",
         "output": "1.104",
-        "of it the present token": "0",
+        "present token's share": "0",
     }
     assert repr(widget) == shown.text
     assert [control.name for control in widget.controls] == ["t", "t", "decay"]
@@ -272,6 +272,8 @@ def test_wrong_heads_are_refused() -> None:
         StateScope([matrix_trace(), matrix_trace(tokens=11)])
     with pytest.raises(ValueError, match=r"expected 1 names, got 2"):
         StateScope([matrix_trace()], names=["a", "b"])
+    with pytest.raises(ValueError, match=r"names must differ, got a, a"):
+        StateScope([matrix_trace(), average_trace()], names=["a", "a"])
     with pytest.raises(ValueError, match=r"7 heads are 1.75 MiB, more than the 1.50 MiB"):
         StateScope([matrix_trace(256, 64, 64, bonus=False)] * 7)
     assert StateScope([matrix_trace(256, 64, 64, bonus=False)] * 6)

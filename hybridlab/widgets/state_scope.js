@@ -4,7 +4,7 @@
 const BARS = 100, SHORTEST = 0.1, LONGEST = 1e5; // half-lives between which a bar's length tells them apart
 const CHART = { width: 400, height: 96, left: 4, top: 14 };
 const FAR = 10; // tokens that the up and down arrows move
-const CHANGED = "#D55E00";
+const CHANGED = SERIES[1].colour;
 const LOUD = 3; // full colour is at so many root mean squares of the run's fullest state: its largest cell alone would pale the rest
 
 function draw(page) {
@@ -52,7 +52,7 @@ function told(trace, found, token, name, said) {
       "changed most": most,
       "half-lives": `${short(Math.min(...found.half_lives))} to ${short(Math.max(...found.half_lives))} tokens`,
       output: short(length_of(found.output)),
-      "of it the present token": short(found.share),
+      "present token's share": short(found.share),
     },
   };
 }

@@ -69,7 +69,8 @@ class StateScope(LivePicture):
         names: what the heads are called; none: head 1, head 2 ...
 
     Raises:
-        ValueError: no head, heads over different numbers of tokens, too many tokens or names, more than 1.5 MiB in all.
+        ValueError: no head, heads over different numbers of tokens, tokens or names that do not
+            fit, more than 1.5 MiB in all.
     """
 
     question = "What does the state still hold, and which token put it there?"
@@ -84,6 +85,8 @@ class StateScope(LivePicture):
         for name, given, expected in (("tokens", self.tokens, count), ("names", self.names, len(self.heads))):
             if len(given) != expected:
                 raise ValueError(f"StateScope: expected {expected} {name}, got {len(given)}")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"StateScope: names must differ, got {', '.join(self.names)}")
         inputs = {
             "heads": [{"kind": h.kind, **{name: pack(x, "float32") for name, x in arrays(h).items()}} for h in self.heads],
             "names": list(self.names),
@@ -111,22 +114,22 @@ class StateScope(LivePicture):
 
     def shown(self, view: View) -> Shown:
         """The state's numbers at a view."""
-        t, found = int(view["t"]), measure(self.head(view), int(view["t"]) - 1, view["decay"], view.get("bonus", 0))
+        t, head = int(view["t"]), self.head(view)
+        found = measure(head, t - 1, view["decay"], view.get("bonus", 0))
         said = SAID.get(self.tokens[t - 1], self.tokens[t - 1])
         where = f"token {t}" if said == str(t) else f"token {t} ({said})"
         row, column = found.cell
         change = short(found.changes[row])
-        most = f"row {row + 1} by {change}, most in column {column + 1}"
-        if found.loudest is not None:
-            most = f"channel {row + 1} by {change}"
+        channels = isinstance(head, AverageTrace)
+        most = f"channel {row + 1} by {change}" if channels else f"row {row + 1} by {change}, most in column {column + 1}"
         text = f"After {where}, {view.get('head', self.names[0])}: norm {short(found.norm)}; changed most: {most}."
         readout = {
             "norm": short(found.norm),
-            **_structure(found, min(cells_of(self.head(view), view["decay"]).shape[1:])),
+            **_structure(found, min(cells_of(head, view["decay"]).shape[1:])),
             "changed most": most,
             "half-lives": f"{short(found.half_lives.min())} to {short(found.half_lives.max())} tokens",
             "output": short(found.output),
-            "of it the present token": short(found.share),
+            "present token's share": short(found.share),
         }
         return Shown(text, readout)
 
