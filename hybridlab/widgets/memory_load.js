@@ -1,7 +1,7 @@
 // On the left what each memory answers, on the right how many it gets right, and which.
 
 const MEMORIES = { list: "list", sum: "sum", fading: "fading sum", delta: "delta rule" };
-const VALUES = 16, NOT_SURE = -1, LEAST_LEAD = 1e-9, HELD = 0.9, FLOAT = 4, TINY = 1e-12;
+const VALUES = 16, NOT_SURE = -1, LEAST_LEAD = 1e-9, HELD = 0.9, FLOAT = 4;
 const LOOKS = Object.fromEntries(Object.keys(MEMORIES).map((memory, at) => [memory, SERIES[at]]));
 
 function draw(page) {
@@ -150,7 +150,6 @@ function capacity_ends(counts, books) {
 // ---------------------------------------------------------------- the words
 
 const reply_text = (reply) => (reply === NOT_SURE ? "undecided" : String(reply));
-const score_text = (score) => short(Math.abs(score) < TINY ? 0 : score);
 
 function sentence(found, { pairs, asked, width }, number) {
   const pair = number === null ? `Pair ${asked} was never written` : `Pair ${asked} has number ${number}`;
@@ -169,9 +168,9 @@ function facts(found, books, pairs, number) {
 }
 
 function verdict(scores, reply, number) {
-  if (number === null) return `, best score ${score_text(Math.max(...scores))}`;
+  if (number === null) return `, best score ${short(Math.max(...scores))}`;
   const other = Math.max(...scores.filter((_, v) => v !== number));
-  return `, ${reply === number ? "right" : "wrong"}: ${score_text(scores[number])} against ${score_text(other)}`;
+  return `, ${reply === number ? "right" : "wrong"}: ${short(scores[number])} against ${short(other)}`;
 }
 
 // ---------------------------------------------------------------- the pictures

@@ -24,7 +24,6 @@ NOT_SURE = -1
 LEAST_LEAD = 1e-9  # of the largest score: what rounding could turn round is no answer
 HELD = 0.9  # the share of pairs that must be answered right for a memory to hold them
 FLOAT = 4  # bytes of a float32
-ROUNDING = 1e-12
 COLOURS = dict(zip(MEMORIES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
 DASHES: dict[str, Any] = dict(zip(MEMORIES, ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2))), strict=True))
 
@@ -244,14 +243,10 @@ def _reply(answer: int) -> str:
 def _verdict(scores: Numbers, number: int | None) -> str:
     """Whether the answer is right, and by how much."""
     if number is None:
-        return f", best score {_score(scores.max())}"
+        return f", best score {short(scores.max())}"
     verdict = "right" if int(answers(scores)) == number else "wrong"
-    return f", {verdict}: {_score(scores[number])} against {_score(np.delete(scores, number).max())}"
+    return f", {verdict}: {short(scores[number])} against {short(np.delete(scores, number).max())}"
 
 
 def _end(pairs: int | None) -> str:
     return f"90 % and more up to n = {PAIRS}" if pairs is None else f"under 90 % from n = {pairs}"
-
-
-def _score(score: float) -> str:
-    return short(0.0 if abs(score) < ROUNDING else score)
