@@ -1,5 +1,6 @@
 """The errors every op raises: they name the argument, what came and what was expected."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -77,6 +78,25 @@ def check_log_decay(op: str, log_decay: Tensor) -> None:
     if not largest <= 0:
         what = "NaN" if largest != largest else f"{largest:.4g}"
         raise ValueError(f"{op}: log_decay must be at most 0 everywhere, its largest entry is {what}")
+
+
+def check_steps(op: str, dt: Tensor, A: Tensor) -> None:
+    """Steps of length dt >= 0 that decay at rate A <= 0: every e^{dt A} is at most 1. Skipped while compiling and on meta."""
+    check_rates(op, "A", A)
+    if torch.compiler.is_compiling() or dt.is_meta:
+        return
+    shortest, longest = (x.item() for x in dt.detach().aminmax())
+    if not 0 <= shortest <= longest < math.inf:
+        raise ValueError(f"{op}: dt must be finite and at least 0, its entries go from {shortest:.4g} to {longest:.4g}")
+
+
+def check_rates(op: str, name: str, rates: Tensor) -> None:
+    """Decay rates are finite (0 times infinity would be NaN) and at most 0. Skipped while compiling and on meta."""
+    if torch.compiler.is_compiling() or rates.is_meta:
+        return
+    fastest, slowest = (x.item() for x in rates.detach().aminmax())
+    if not -math.inf < fastest <= slowest <= 0:
+        raise ValueError(f"{op}: {name} must be finite and at most 0, its entries go from {fastest:.4g} to {slowest:.4g}")
 
 
 def check_finite(op: str, name: str, tensor: Tensor) -> None:
