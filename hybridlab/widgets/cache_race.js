@@ -13,7 +13,7 @@ function draw(page) {
     html("figure", { class: "hl-panel", style: "flex: 1 1 24rem" },
       html("figcaption", {}, "Now, in bytes. Each mark is 32 times the one before."), bars.node),
     html("figure", { class: "hl-panel", style: "flex: 1.25 1 28rem; max-width: 36rem" },
-      html("figcaption", {}, "Over the tokens read. Drag, or press ← → for one token, ↑ ↓ for half and twice."), lines.node),
+      html("figcaption", {}, "Over the tokens read. Drag, or press ← → for one token, ↑ ↓ for twice and half."), lines.node),
   );
 
   return (view) => {
