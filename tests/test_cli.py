@@ -350,6 +350,11 @@ def test_lab_without_jupyterlab_says_how_to_get_it(command: list[str], monkeypat
     assert not command
 
 
+def test_where_a_process_cannot_become_another_lab_returns_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab.os, "name", "nt")
+    assert lab.become([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
 @pytest.mark.minutes
 def test_lab_really_serves_the_start_chapter_and_ends_with_the_command(tmp_path: Path) -> None:
     pytest.importorskip("playwright", reason="lab_server needs playwright: it comes with the extra `dev`")
