@@ -120,15 +120,13 @@ def random_questions(books: TokenIds, generator: torch.Generator) -> tuple[Token
 class Lessons:
     """What to train on: a book, then all its names once more, each to be answered with its number.
 
-    Every batch has books of one size, short ones as often as long ones: from 2 pairs up, the size is drawn evenly on a
-    logarithmic scale. The first lessons have short books only. Only the answers are scored.
+    Every batch has books of one size, from 2 pairs to the longest, drawn evenly on a logarithmic scale: short ones as often
+    as long ones. Only the answers are scored. Called with a generator, it draws the next batch.
 
     Args:
-        longest: pairs of the longest books, in the first lessons and later.
-        first: how many batches count as first.
+        longest: pairs of the longest books, in the first batches and later.
+        first: how many batches are first.
         tokens: about so many in each batch.
-
-    Called with a generator, it draws the next batch: input_ids and targets, both (B, 3n).
     """
 
     def __init__(self, longest: tuple[int, int], first: int, tokens: int) -> None:

@@ -1,7 +1,7 @@
 """Three small trained models that read a phone book and answer from what they kept of it.
 
 `phone_models()` loads them: "attention" keeps every token it has read, "fixed state" keeps the same few numbers however long
-the book is, "hybrid" has two layers of the one kind and one of the other. They have one width, one depth and one recipe
+the book is, "hybrid" has two layers of this kind and one of the other. They have one width, one depth and one recipe
 (`phone_training.py`), and they are asked in one way: the book is read once, and from then on there is only the state.
 """
 
@@ -62,7 +62,7 @@ class Results(Report):
         columns = ("pairs", *(head for model in models for head in (model, "bytes")))
         cells: dict[int, list[str]] = {}
         for row in self.rows:
-            cells.setdefault(row.pairs, [f"{row.pairs}"]).extend((f"{100 * row.accuracy:.1f} %", f"{row.nbytes:,}"))
+            cells.setdefault(row.pairs, [f"{row.pairs}"]).extend([f"{100 * row.accuracy:.1f} %", f"{row.nbytes:,}"])
         title = f"Right answers, and bytes kept of a book; {self.rows[0].books} fresh books of each size"
         return Table(title, columns, tuple(map(tuple, cells.values())), frozenset(columns))
 
@@ -107,7 +107,8 @@ def ask(model: HybridLM, book: PhoneBook, name: str) -> str:
     """
     if name not in NAMES:
         raise ValueError(f"name: {name!r} is in no phone book; choose one of NAMES, such as {', '.join(NAMES[:4])}")
-    return VOCABULARY[answers(model, read(model, book), torch.tensor([[ID_OF[name]]])).item()]
+    answer = answers(model, read(model, book), torch.tensor([[ID_OF[name]]]))
+    return VOCABULARY[int(answer)]
 
 
 @torch.no_grad()
