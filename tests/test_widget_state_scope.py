@@ -1,6 +1,7 @@
 """The state scope: real runs against the model's own states; its numbers in Python, and the same in the browser."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hybridlab.models import RWKV4, RWKV5, RWKV6, RWKV4Config, RWKV5Config, RWKV
 from hybridlab.widgets import StateScope, scope
 from hybridlab.widgets.state_scope import (
     MOST_TOKENS,
+    POSITIVE,
     Measured,
     cells_of,
     colour_limit,
@@ -90,6 +92,8 @@ def test_channels_come_in_groups() -> None:
     assert [group.keys.shape for group in groups] == [(6, 64), (6, 64), (6, 22)]
     together = np.concatenate([group.states()[-1] for group in groups])
     np.testing.assert_allclose(together, real_states(call)[0], rtol=1e-11, atol=1e-12)
+    outputs = np.concatenate([np.sum(group.parts(5, group.states(), 1, 0), axis=0) for group in groups])
+    np.testing.assert_allclose(outputs, call.output[0, 5].numpy(), rtol=1e-10, atol=1e-11)
     widget = scope(model, text(6), heads=[2, 0])
     assert widget.names == ("channels 129 to 150", "channels 1 to 64")
     np.testing.assert_array_equal(widget.heads[0].keys, groups[2].keys.astype(np.float32))
@@ -494,16 +498,19 @@ def test_marks_stand_at_the_change_the_clocks_and_the_norm(browser, tmp_path) ->
 
     widget = StateScope([matrix_trace(rows=9, columns=7)], tokens="ab\ncdef ghi$")
     with opened(browser, widget, tmp_path) as page:
-        for t in (12, 1, 6, 7):
-            page.move(t=t, decay=0.5)
-            found: Measured = measure(widget.heads[0], t - 1, 0.5)
+        for t, decay in ((12, 1), (1, 0.5), (6, 0.5), (7, 0)):
+            page.move(t=t, decay=decay)
+            found: Measured = measure(widget.heads[0], t - 1, decay)
             assert svg_values(page, "rect.hl-cell", "y", "x") == list(found.cell)
             assert svg_values(page, ".hl-clocks rect", "y") == [found.cell[0] + 0.1]
             path = page.page.locator(".hl-clocks path[fill]").get_attribute("d")
             widths = [float(bar.split("h")[1].split("v")[0]) for bar in path.split("z") if bar]
             along = np.log(np.clip(found.half_lives, 0.1, 1e5) / 0.1) / np.log(1e6)
             np.testing.assert_allclose(widths, np.maximum(0.5, 100 * along), rtol=1e-9)
-            line = norms(cells_of(widget.heads[0], 0.5))
+            line = norms(cells_of(widget.heads[0], decay))
+            drawn = page.page.locator(f"path[stroke='{POSITIVE}']").get_attribute("d")
+            heights = [float(point.split()[1]) for point in re.split("[ML]", drawn)[1:]]
+            np.testing.assert_allclose(heights, 90 - line / line.max() * 70, atol=0.051)
             height, place = svg_values(page, "circle.hl-now", "cy", "cx")
             np.testing.assert_allclose(height, 90 - line[t - 1] / line.max() * 70)
             np.testing.assert_allclose(place, 4 + (t - 1) / 11 * 392)
