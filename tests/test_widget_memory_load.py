@@ -321,8 +321,8 @@ def test_bars_are_the_scores(memory: str, browser, tmp_path) -> None:
     from widget_pages import opened
 
     widget = MemoryLoad()
-    view = {**widget.view, "pairs": 70, "asked": 66, "width": "32", "delta": True, "corrected": memory == "delta"}
-    scores = widget.scores(Rules(memory, 0.9, view["corrected"]), 32, 70)[65]
+    view = {**widget.view, "pairs": 70, "asked": 5, "width": "32", "delta": True, "corrected": memory == "delta"}
+    scores = widget.scores(Rules(memory, 0.9, view["corrected"]), 32, 70)[4]
     with opened(browser, widget, tmp_path) as page:
         page.move(**view)
         bars, ink = drawn(page, memory)
@@ -333,7 +333,7 @@ def test_bars_are_the_scores(memory: str, browser, tmp_path) -> None:
     spread = max(0, scores.max()) - min(0, scores.min())
     np.testing.assert_allclose(bars, scores * 46 / spread, atol=1e-9)
     assert ink == [1 if v == answers(scores) else 0.4 for v in range(VALUES)]
-    assert [float(x) for x in marks] == [25 * books().numbers[0, 65]]
+    assert [float(x) for x in marks] == [25 * books().numbers[0, 4]]
 
 
 @pytest.mark.browser
@@ -349,18 +349,21 @@ def test_lines_are_the_shares_and_strips_are_the_pairs(browser, tmp_path) -> Non
         now = float(curves.locator(".hl-now").get_attribute("d")[1:].split()[0])
         lines = {name: curves.locator(f"path.hl-{name}").get_attribute("d") for name in MEMORIES}
         cells = {name: strips.locator(f"path.hl-{name}").get_attribute("d") for name in MEMORIES}
+        faint = strips.locator("path[fill-opacity]").evaluate_all("all => all.map(path => path.getAttribute('d'))")
         asked = strips.locator(".hl-asked").get_attribute("d")
     place = 42 + 2.6 * (np.arange(1, PAIRS + 1) - 0.5)
     assert now == pytest.approx(place[pairs - 1])
     assert float(re.search(r"L([\d.]+) ", asked)[1]) == pytest.approx(place[39])
     assert ends == [str(capacity_ends(right(name, width))) for name in FIXED]
-    for name in MEMORIES:
+    for name, lost in zip(MEMORIES, faint, strict=True):
         points = np.array([point.split() for point in lines[name][1:].split("L")], dtype=float)
         share = right(name, width) / (BOOKS * np.arange(1, PAIRS + 1))
         np.testing.assert_allclose(points, np.stack([place, 186 - share * 156], axis=1), atol=1e-9)
         starts = np.array([float(x) for x in re.findall(r"M([\d.]+) ", cells[name])])
         expected = answers(scores_of(name, 0, pairs, width, False)) == books().numbers[0, :pairs]
         np.testing.assert_allclose(starts, place[:pairs][expected] - 1.3, atol=1e-9)
+        starts = np.array([float(x) for x in re.findall(r"M([\d.]+) ", lost)])
+        np.testing.assert_allclose(starts, place[:pairs][~expected] - 1.3, atol=1e-9)
 
 
 @pytest.mark.browser
@@ -424,7 +427,12 @@ def test_no_text_lies_on_another(wide: int, browser, tmp_path) -> None:
 
     with opened(browser, MemoryLoad(), tmp_path) as page:
         page.page.set_viewport_size({"width": wide, "height": 900})
-        for values in [{"delta": True}, {"corrected": True}, {"width": "4"}, {"width": "64", "pairs": 128, "asked": 128}]:
+        for values in [
+            {"delta": True},
+            {"corrected": True, "asked": 5},
+            {"width": "4"},
+            {"width": "64", "pairs": 128, "asked": 128},
+        ]:
             page.move(**values)
             for n in range(3):
                 texts = page.page.locator("svg.hl-picture").nth(n).locator("text")
