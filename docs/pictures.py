@@ -1,12 +1,20 @@
-"""Draws the README's picture from the account: `python docs/pictures.py`. Caches are bfloat16, recurrent states float32."""
+"""Draws the README's pictures: `python docs/pictures.py`. Caches are bfloat16, recurrent states float32.
 
+One is drawn from the account, the other is a photograph of a widget, for which Chromium must be here.
+"""
+
+import shutil
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from playwright.sync_api import sync_playwright
 
+from hybridlab.cli.facts import BROWSERS
 from hybridlab.measure import account
 from hybridlab.models import from_preset
+from hybridlab.widgets import CacheRace
+from hybridlab.widgets.base import LivePicture
 
 CONTEXTS = [2**power for power in range(8, 19, 2)]
 # Okabe and Ito's colours, with a dash pattern each for those who do not see them.
@@ -46,5 +54,19 @@ def _size(mebibytes: float) -> str:
     return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.1f} MiB"
 
 
+def photograph(widget: LivePicture, path: Path) -> None:
+    """A widget as a reader sees it on a light page."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, BROWSERS))), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": 1000, "height": 700}, device_scale_factor=1.5)
+        page.set_content(widget.html())
+        page.locator("#picture").screenshot(path=path)
+        browser.close()
+
+
 if __name__ == "__main__":
-    FigureCanvasAgg(memory_picture()).print_png(str(Path(__file__).with_name("memory.png")), metadata={"Software": None})
+    folder = Path(__file__).parent
+    FigureCanvasAgg(memory_picture()).print_png(str(folder / "memory.png"), metadata={"Software": None})
+    photograph(CacheRace().move(log2_context=16), folder / "race.png")
