@@ -81,7 +81,7 @@ function run_through(trace, decay) {
   const state = (t) => cells.subarray(t * rows * columns, (t + 1) * rows * columns);
   const norms = Array.from({ length: tokens }, (_, t) => length_of(state(t)));
   const limit = Math.min(strongest(cells), LOUD * Math.max(...norms) / Math.sqrt(rows * columns));
-  const run = { state, norms, limit, loudness: (t) => loudness?.subarray(t * rows, (t + 1) * rows) };
+  const run = { state, norms, limit, ranks: [], loudness: (t) => loudness?.subarray(t * rows, (t + 1) * rows) };
   const read = Array.from({ length: tokens }, (_, t) => parts_of(trace, run, t, decay, 0));
   run.most_read = Math.max(...read.map(({ past, now }) => strongest(past.map((x, at) => x + now[at]))));
   return run;
@@ -153,7 +153,7 @@ function measure_state(trace, run, t, decay, bonus) {
     row,
     column: largest(line(row).map(Math.abs)),
     half_lives: Array.from(trace.log_decay(t), (x) => Math.LN2 / Math.abs(decay * x)),
-    rank: trace.kind === "matrix" ? effective_rank(state, rows, columns) : null,
+    rank: trace.kind === "matrix" ? (run.ranks[t] ??= effective_rank(state, rows, columns)) : null, // the dearest number
     output: past.map((x, at) => x + now[at]),
     share: from_past + from_now ? from_now / (from_past + from_now) : 0,
     loudness,
