@@ -81,7 +81,7 @@ def check_log_decay(op: str, log_decay: Tensor) -> None:
 
 
 def check_steps(op: str, dt: Tensor, A: Tensor) -> None:
-    """Steps of length dt >= 0 that decay at rate A <= 0: every e^{dt A} is at most 1. Skipped while compiling and on meta."""
+    """Steps of length dt >= 0 decay at rates A <= 0, so every e^{dt A} is at most 1. Skipped while compiling and on meta."""
     check_rates(op, "A", A)
     if torch.compiler.is_compiling() or dt.is_meta:
         return
