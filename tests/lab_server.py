@@ -38,11 +38,14 @@ def chromium_path() -> str | None:
 
 
 class Lab:
-    """A running JupyterLab: its address and how to call its API."""
+    """A JupyterLab that listens, or will, on a free port: its address and how to call its API."""
 
-    def __init__(self, port: int, token: str) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.token = token
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.token = "for-the-test-only"
 
     def call(self, path: str, method: str = "GET") -> object:
         """The answer of one API call, parsed."""
@@ -61,39 +64,40 @@ class Lab:
 @contextlib.contextmanager
 def running_lab(command: list[str], folder: Path, scratch: Path) -> Iterator[Lab]:
     """Starts a Lab by `command` in `folder`, with private settings in `scratch`; stops it whatever happens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    lab = Lab(port, "for-the-test-only")
-    guarded = [sys.executable, str(GUARD), *command, *_server_options(port, lab.token)]
-    process = subprocess.Popen(guarded, cwd=folder, env=_private(scratch), stdin=subprocess.PIPE, start_new_session=True)
+    lab = Lab()
+    guarded = [sys.executable, str(GUARD), *command, *server_options(lab)]
+    environment = os.environ | private(scratch)
+    process = subprocess.Popen(guarded, cwd=folder, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     try:
-        _wait_until_up(lab, process)
+        wait_until_up(lab, process)
         yield lab
     finally:
         _stop(process)
 
 
-def _server_options(port: int, token: str) -> list[str]:
+def server_options(lab: Lab) -> list[str]:
+    """What any JupyterLab is told so that it can be reached there."""
     return [
-        f"--ServerApp.port={port}",
+        f"--ServerApp.port={lab.port}",
         "--ServerApp.port_retries=0",
-        f"--IdentityProvider.token={token}",
+        f"--IdentityProvider.token={lab.token}",
         "--LabApp.expose_app_in_browser=True",
         *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
     ]
 
 
-def _private(scratch: Path) -> dict[str, str]:
+def private(scratch: Path) -> dict[str, str]:
+    """Environment variables that keep all settings and caches in a folder."""
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
     folders = {name: str(scratch / name.lower()) for name in names}
     settings = scratch / "jupyter_config_dir" / "labconfig"
     settings.mkdir(parents=True)
     (settings / "page_config.json").write_text(json.dumps(QUIET))
-    return {**os.environ, **folders, "JUPYTERLAB_SETTINGS_DIR": str(scratch / "lab_settings"), "PYTHONUNBUFFERED": "1"}
+    return {**folders, "JUPYTERLAB_SETTINGS_DIR": str(scratch / "lab_settings"), "PYTHONUNBUFFERED": "1"}
 
 
-def _wait_until_up(lab: Lab, process: subprocess.Popen) -> None:
+def wait_until_up(lab: Lab, process: subprocess.Popen) -> None:
+    """Returns once it answers; raises if it ends or takes too long."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
