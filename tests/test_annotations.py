@@ -33,6 +33,10 @@ for B, T in [(1, 1), (2, 19)]:
     for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.linear_recurrence(normal(B, T, C), normal(B, T, C), **choice)
         ops.linear_recurrence(normal(B, T, C), normal(B, T, C), state, **choice)[0].sum().backward()
+    x, dt, A, reads, D = normal(B, T, C), torch.rand(B, T, C), -normal(C, K).abs(), normal(B, T, K), normal(C)
+    for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
+        out, state = ops.selective_scan(x, dt, A, reads, reads, **choice)
+        ops.selective_scan(x, dt, A, reads, reads, D, state, **choice)[0].sum().backward(retain_graph=True)
     q, k, v = normal(B, T, 4, 8), normal(B, T, 2, 8), normal(B, T, 2, 6)
     for window, sinks in ((None, 0), (3, 0), (3, 2)):
         out, state = ops.attention(q, k, v, window=window, sinks=sinks)

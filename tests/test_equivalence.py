@@ -17,6 +17,7 @@ from hybridlab.ops import dispatch
 OPS = list(CASES)
 INPUTS = {
     "linear_recurrence": {"a", "b", "state"},
+    "selective_scan": {"x", "dt", "A", "B", "C", "D", "state"},
     "wkv4": {"k", "v", "log_decay", "bonus", "state"},
     "wkv6": {"r", "k", "v", "log_decay", "bonus", "state"},
     "attention": {"q", "k", "v", "k_past", "v_past"},
@@ -70,6 +71,13 @@ def test_cases_are_awkward() -> None:
     assert any({-1.0, 0.0, 1.0} < set(x.flatten().tolist()) for x in steps)
     chunk = module("linear_recurrence").CHUNK_SIZE
     assert {1, 1 + chunk, 1 + 2 * chunk} <= {x.shape[1] for x in steps}
+    scans = [case.tensors() for case in CASES["selective_scan"]]
+    assert any({0.0, 50.0} < set(x["dt"].flatten().tolist()) and x["dt"].unique()[1] < 2e-6 for x in scans)
+    assert any({0.0, -20.0, -1e4} < set(x["A"].flatten().tolist()) for x in scans)
+    assert {"D" in x for x in scans} == {"state" in x for x in scans} == {True, False}
+    assert {1, 3, 16} <= {x["A"].shape[1] for x in scans}
+    chunk = module("selective_scan").CHUNK_SIZE
+    assert {1, 1 + chunk, 1 + 2 * chunk} <= {x["x"].shape[1] for x in scans}
     assert max(case.tensors()["k"].max() for case in CASES["wkv4"]) > 890
     assert min(case.tensors()["k"].min() for case in CASES["wkv4"]) < -890
     assert any(case.tensors()["log_decay"].shape[1] == 1 < case.tensors()["k"].shape[1] for case in CASES["wkv6"])

@@ -45,11 +45,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Of each op: the axes of its inputs, those of its state, those of its output.
 OPS = {
     "linear_recurrence": (("BTD", "BTD"), "BD", "BTD"),
+    "selective_scan": (("BTE", "BTE", "EN", "BTN", "BTN", "E"), "BEN", "BTE"),
     "wkv4": (("BTC", "BTC", "C", "C"), "BC3", "BTC"),
     "wkv6": (("BTHK", "BTHK", "BTHV", "BTHK", "HK"), "BHKV", "BTHV"),
 }
 # A model of 3 billion parameters at work.
-SIZES = {"B": 8, "T": 4096, "H": 32, "K": 64, "V": 64, "C": 2048, "D": 2048, "3": 3}
+SIZES = {"B": 8, "T": 4096, "H": 32, "K": 64, "V": 64, "C": 2048, "D": 2048, "E": 4096, "N": 16, "3": 3}
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 SASS_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)

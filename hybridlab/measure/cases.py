@@ -61,6 +61,27 @@ def _linear_recurrence(draw: _Draw, B: int, T: int, D: int, decay: str = "usual"
     return tensors | ({"state": draw.normal(B, D)} if state else {})
 
 
+def _selective_scan(
+    draw: _Draw, B: int, T: int, E: int, N: int, steps: str = "usual", rates: str = "usual", bare: bool = False
+) -> Tensors:
+    """`steps` and `rates` may be "any": usual ones beside none, tiny and huge ones. `bare` has no D and no state."""
+    dt, A = (4 * draw.uniform(B, T, E) - 3).exp(), -draw.normal(E, N).exp()
+    if steps == "any":
+        dt = _beside(dt, 0.0, 1e-6, 50.0)
+    if rates == "any":
+        A = _beside(A, 0.0, -1e-6, -20.0, -1e4)
+    tensors = {"x": draw.normal(B, T, E), "dt": dt, "A": A, "B": draw.normal(B, T, N), "C": draw.normal(B, T, N)}
+    return tensors if bare else tensors | {"D": draw.normal(E), "state": draw.normal(B, E, N)}
+
+
+def _beside(usual: Tensor, *others: float) -> Tensor:
+    """Some of the usual numbers become each of the others."""
+    pick = torch.arange(usual.numel()).view(usual.shape) % (len(others) + 2)
+    for i, other in enumerate(others):
+        usual = torch.where(pick == i, other, usual)
+    return usual
+
+
 def _wkv4(
     draw: _Draw, B: int, T: int, C: int, decay: str = "usual", keys: float | None = None, state: bool = True
 ) -> Tensors:
@@ -107,6 +128,16 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("nothing fades", _linear_recurrence, (1, 35, 3), {"decay": "0"}),
         Case("all but gone at once", _linear_recurrence, (1, 35, 3), {"decay": "-20"}),
         Case("kept, turned around, forgotten", _linear_recurrence, (2, 35, 11), {"decay": "signs"}),
+    ),
+    "selective_scan": (
+        Case("one token, no D, no state", _selective_scan, (2, 1, 3, 2), {"bare": True}),
+        Case("one token", _selective_scan, (1, 1, 5, 16)),
+        Case("odd length, one number a channel", _selective_scan, (2, 13, 5, 1)),
+        Case("one past a chunk, no D, no state", _selective_scan, (1, 17, 3, 3), {"bare": True}),
+        Case("one past two chunks", _selective_scan, (1, 33, 7, 3)),
+        Case("steps of 0, 1e-6 and 50", _selective_scan, (1, 19, 11, 3), {"steps": "any"}),
+        Case("rates from 0 to -1e4", _selective_scan, (1, 19, 11, 3), {"rates": "any"}),
+        Case("any step at any rate", _selective_scan, (2, 19, 13, 3), {"steps": "any", "rates": "any"}),
     ),
     "wkv4": (
         Case("one token, no state", _wkv4, (2, 1, 3), {"state": False}),
