@@ -22,8 +22,9 @@ check: .venv/dev.stamp ## run the fast part: lint, types, tests that take no min
 test-all: .venv/dev.stamp ## run everything, the slow matrix too
 	$(BIN)/python tests/suite.py test-all
 
-bench: .venv/dev.stamp ## measure every kernel against its rivals and write benchmarks/
+bench: .venv/dev.stamp ## measure every kernel and every widget against their rivals and write benchmarks/
 	$(BIN)/hybridlab bench --out benchmarks
+	$(BIN)/python tests/bench_widgets.py --out benchmarks/widgets
 
 # soupsieve 3 wants Python 3.11.5, because re in those before it has a bug that it meets; Debian 12 has 3.11.2.
 lock: ## write constraints.txt anew from the newest versions that fit together

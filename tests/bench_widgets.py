@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_notebook import OpenNotebook, write_notebook
-from lab_server import LAB_COMMAND, VIEWPORT, chromium, running_lab
+from lab_server import LAB_COMMAND, VIEWPORT, chromium, chromium_path, running_lab
 from playwright.sync_api import Locator
 from widget_examples import EXAMPLES
 
@@ -354,6 +354,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to write JSON and Markdown to")
     parser.add_argument("--presses", type=int, default=PRESSES)
     given = parser.parse_args()
+    if chromium_path() is None:
+        print("The widgets are not timed: there is no Chromium on this machine. Install Debian's `chromium`.")
+        return
     found = benchmark(given.presses)
     print(found)
     for path in found.write(given.out) if given.out else ():
