@@ -1,8 +1,9 @@
 """How the three phone-book models of `phone_models.py` are trained, measured and written: `hybridlab train phone-book`.
 
 All three have the same optimizer, the same number of steps and the same kind of books. They differ in when long books come:
-attention and the fixed state find out what a phone book is from short ones first. The hybrid, taught so, learnt short books
-with its recurrences alone and was slow to discover its attention, so it sees long books from the beginning.
+attention and the fixed state find out what a phone book is from short ones first. A hybrid can read short books with its
+recurrences alone and then not discover its attention within these steps, so it sees long books from the beginning, and its
+attention stands in the middle: at the end (RRA) it was used too little.
 """
 
 import json
@@ -46,7 +47,7 @@ class Shape(NamedTuple):
 SHAPES = {
     "attention": Shape("WAA", heads=4, head_width=16, first=200),
     "fixed state": Shape("RRR", heads=2, head_width=12, first=150),
-    "hybrid": Shape("RRA", heads=4, head_width=16, first=0),
+    "hybrid": Shape("RAR", heads=4, head_width=16, first=0),
 }
 SIZES = (2, 4, 8, 16, 32, 48, 64)  # pairs of the books that are measured
 MEASURED_SEED = 1_000_000  # of the books to measure on: far from any seed of training
