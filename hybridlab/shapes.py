@@ -14,7 +14,7 @@ An axis written `#B` or `#T` may have size 1: the tensor is then constant along 
 `Float` means any floating dtype: float64 in comparisons, float32 in use, bfloat16 on a GPU.
 """
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # What flows between layers.
@@ -36,6 +36,8 @@ KeyBonus = Float[Tensor, "H K"]
 # What flows into mixers without heads.
 Channels = Float[Tensor, "B T C"]
 PerChannel = Float[Tensor, "C"]
+PerWidth = Float[Tensor, "D"]
+Resets = Bool[Tensor, "B T"]
 
 # What flows into state-space mixers: inputs and steps, the vectors that write and read the state, decay rates.
 Inner = Float[Tensor, "B T E"]

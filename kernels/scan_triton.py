@@ -14,9 +14,9 @@ import triton.language as tl
 LARGEST = (32, 64)
 
 
-def blocks(T: int, D: int) -> tuple[int, int]:
+def blocks(T: int, D: int, largest: tuple[int, int] = LARGEST) -> tuple[int, int]:
     """Tokens and channels a tile: powers of two."""
-    return min(LARGEST[0], triton.next_power_of_2(T)), min(LARGEST[1], triton.next_power_of_2(D))
+    return min(largest[0], triton.next_power_of_2(T)), min(largest[1], triton.next_power_of_2(D))
 
 
 @triton.jit

@@ -33,6 +33,10 @@ for B, T in [(1, 1), (2, 19)]:
     for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.linear_recurrence(normal(B, T, C), normal(B, T, C), **choice)
         ops.linear_recurrence(normal(B, T, C), normal(B, T, C), state, **choice)[0].sum().backward()
+    x, gates, log_a, reset = normal(B, T, C), torch.rand(2, B, T, C), -normal(C).abs(), torch.rand(B, T) < 0.3
+    for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
+        out, state = ops.rg_lru(x, *gates, log_a, **choice)
+        ops.rg_lru(x, *gates, log_a, state, reset, **choice)[0].sum().backward(retain_graph=True)
     x, dt, A, reads, D = normal(B, T, C), torch.rand(B, T, C), -normal(C, K).abs(), normal(B, T, K), normal(C)
     for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.selective_scan(x, dt, A, reads, reads, **choice)

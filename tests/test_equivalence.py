@@ -17,6 +17,7 @@ from hybridlab.ops import dispatch
 OPS = list(CASES)
 INPUTS = {
     "linear_recurrence": {"a", "b", "state"},
+    "rg_lru": {"x", "recurrence_gate", "input_gate", "log_a", "state"},
     "selective_scan": {"x", "dt", "A", "B", "C", "D", "state"},
     "wkv4": {"k", "v", "log_decay", "bonus", "state"},
     "wkv6": {"r", "k", "v", "log_decay", "bonus", "state"},
@@ -71,6 +72,12 @@ def test_cases_are_awkward() -> None:
     assert any({-1.0, 0.0, 1.0} < set(x.flatten().tolist()) for x in steps)
     chunk = module("linear_recurrence").CHUNK_SIZE
     assert {1, 1 + chunk, 1 + 2 * chunk} <= {x.shape[1] for x in steps}
+    gated = [case.tensors() for case in CASES["rg_lru"]]
+    assert {"reset" in x for x in gated} == {"state" in x for x in gated} == {True, False}
+    assert any(x["reset"].any() and not x["reset"].all() for x in gated if "reset" in x)
+    assert any({0.0, 1.0} < set(x["recurrence_gate"].flatten().tolist()) for x in gated)
+    assert any((8 * x["log_a"] < -15).all() for x in gated)
+    assert any((8 * x["log_a"] > -1e-6).all() for x in gated), "where 1 - a^2 is less than a float32's digits"
     scans = [case.tensors() for case in CASES["selective_scan"]]
     assert any({0.0, 50.0} < set(x["dt"].flatten().tolist()) and x["dt"].unique()[1] < 2e-6 for x in scans)
     assert any({0.0, -20.0, -1e4} < set(x["A"].flatten().tolist()) for x in scans)
@@ -89,7 +96,7 @@ def test_cases_are_the_same_numbers_in_float32_and_at_every_call(op: str) -> Non
         first, second = case.tensors(), case.tensors()
         for name, tensor in first.items():
             assert torch.equal(tensor, second[name])
-            assert torch.equal(tensor, tensor.float().double())
+            assert torch.equal(tensor, tensor.float().to(tensor.dtype))
 
 
 Run = Callable[..., tuple[Tensor, Tensor]]

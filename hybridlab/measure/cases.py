@@ -61,6 +61,20 @@ def _linear_recurrence(draw: _Draw, B: int, T: int, D: int, decay: str = "usual"
     return tensors | ({"state": draw.normal(B, D)} if state else {})
 
 
+def _rg_lru(
+    draw: _Draw, B: int, T: int, D: int, rate: float = 0.2, gates: str = "usual", state: bool = True, resets: bool = False
+) -> Tensors:
+    """`rate` is the typical -log_a; gates are usual ones, or "ends": usual ones beside 0 and 1."""
+    tensors = {"x": draw.normal(B, T, D), "recurrence_gate": draw.uniform(B, T, D), "input_gate": draw.uniform(B, T, D)}
+    if gates == "ends":
+        r = tensors["recurrence_gate"]
+        tensors["recurrence_gate"] = torch.where(r < 0.3, 0.0, torch.where(r > 0.8, 1.0, r))
+    tensors["log_a"] = -rate * (0.1 + draw.uniform(D))
+    if state:
+        tensors["state"] = draw.normal(B, D)
+    return tensors | ({"reset": draw.uniform(B, T) < 0.3} if resets else {})
+
+
 def _selective_scan(
     draw: _Draw, B: int, T: int, E: int, N: int, steps: str = "usual", rates: str = "usual", bare: bool = False
 ) -> Tensors:
@@ -128,6 +142,17 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("nothing fades", _linear_recurrence, (1, 35, 3), {"decay": "0"}),
         Case("all but gone at once", _linear_recurrence, (1, 35, 3), {"decay": "-20"}),
         Case("kept, turned around, forgotten", _linear_recurrence, (2, 35, 11), {"decay": "signs"}),
+    ),
+    "rg_lru": (
+        Case("one token, no state", _rg_lru, (2, 1, 3), {"state": False}),
+        Case("one token", _rg_lru, (1, 1, 5)),
+        Case("odd length", _rg_lru, (2, 13, 5)),
+        Case("one past a chunk, no state", _rg_lru, (1, 33, 3), {"state": False}),
+        Case("one past two chunks", _rg_lru, (1, 65, 7)),
+        Case("documents start", _rg_lru, (2, 35, 5), {"resets": True}),
+        Case("gates of 0 and 1, documents start", _rg_lru, (2, 35, 5), {"gates": "ends", "resets": True}),
+        Case("a all but 1", _rg_lru, (1, 35, 3), {"rate": 1e-7}),
+        Case("a all but 0", _rg_lru, (1, 35, 3), {"rate": 20.0}),
     ),
     "selective_scan": (
         Case("one token, no D, no state", _selective_scan, (2, 1, 3, 2), {"bare": True}),

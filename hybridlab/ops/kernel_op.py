@@ -3,7 +3,8 @@
 A kernel file `kernels/<op>_<backend>.py` holds two plain functions on plain tensors:
 
     forward(*inputs) -> (output, final state, *saved)
-    backward(*inputs, output, final state, *saved, grad of output, grad of final state) -> one gradient per input
+    backward(*inputs, output, final state, *saved, grad of output, grad of final state) -> one gradient per input, but for
+        those that are constant
 
 `kernel_op` registers both as `torch.library.custom_op` with shapes for tracing (so `torch.compile(fullgraph=True)` and the
 meta device work) and joins them under autograd. The kernel file is imported at the first call: importing hybridlab
@@ -33,7 +34,9 @@ def blank(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
-def kernel_op(module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 0) -> Callable[..., tuple[Tensor, ...]]:
+def kernel_op(
+    module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 0, constant: Sequence[str] = ()
+) -> Callable[..., tuple[Tensor, ...]]:
     """The differentiable operator of one kernel file.
 
     Args:
@@ -42,6 +45,7 @@ def kernel_op(module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 
         shapes: function of the inputs that returns empty tensors like those `forward` returns: the output, the final
             state, then `saved` tensors that only the backward reads.
         saved: how many of those there are.
+        constant: names of the inputs that have no gradient: bools.
 
     Returns:
         a function of the input tensors that returns (output, final state).
@@ -49,7 +53,7 @@ def kernel_op(module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 
     name = f"hybridlab::{module}"
     arguments = ", ".join(f"Tensor {x}" for x in inputs)
     everything = ", ".join(["Tensor"] * (RESULTS + saved))
-    gradients = ", ".join(["Tensor"] * len(inputs))
+    gradients = ", ".join("Tensor" for x in inputs if x not in constant)
 
     def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
         return load_kernels(module).forward(*tensors)
@@ -58,7 +62,7 @@ def kernel_op(module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 
         return load_kernels(module).backward(*tensors)
 
     def backward_shapes(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(blank(x) for x in tensors[: len(inputs)])
+        return tuple(blank(x) for name, x in zip(inputs, tensors, strict=False) if name not in constant)
 
     forward_op = torch.library.custom_op(name, forward, mutates_args=(), schema=f"({arguments}) -> ({everything})")
     forward_op.register_fake(shapes)
@@ -70,10 +74,11 @@ def kernel_op(module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 
     def keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         ctx.save_for_backward(*inputs, *output)
 
-    def differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+    def differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         results = ctx.saved_tensors[len(inputs) : len(inputs) + RESULTS]
         wanted = [torch.zeros_like(y) if g is None else g for y, g in zip(results, grads[:RESULTS], strict=True)]
-        return backward_op([*ctx.saved_tensors, *wanted])
+        found = iter(backward_op([*ctx.saved_tensors, *wanted]))
+        return tuple(None if name in constant else next(found) for name in inputs)
 
     forward_op.register_autograd(differentiate, setup_context=keep)
 
