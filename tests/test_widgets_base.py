@@ -103,7 +103,15 @@ def test_short(number: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (1541, "1.50 KiB"), (2**20, "1.00 MiB"), (80 * 2**30, "80.00 GiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (1541, "1.50 KiB"),
+        (2**20, "1.00 MiB"),
+        (80 * 2**30, "80.00 GiB"),
+        (2**40, "1.00 TiB"),
+    ],
 )
 def test_size(count: int, text: str) -> None:
     assert size(count) == text
@@ -135,6 +143,7 @@ def test_move_and_what_it_refuses() -> None:
         ({"n": True}, "got True"),
         ({"n": "3"}, "got '3'"),
         ({"n": math.nan}, "got nan"),
+        ({"n": 2.5}, "n: expected a whole number, got 2.5"),
         ({"kind": "heap"}, "kind: expected one of 'list', 'sum', got 'heap'"),
         ({"weights": 1}, "weights: expected True or False, got 1"),
         ({"m": 1}, "view: expected the keys n, keep, kind, weights, got n, keep, kind, weights, m"),

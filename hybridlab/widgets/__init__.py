@@ -1,6 +1,6 @@
 """Pictures that answer: each is drawn in the browser from inputs that Python sends once.
 
-from hybridlab.widgets import MixingMatrix
+from hybridlab.widgets import CacheRace, MemoryLoad, MixingMatrix, StateScope, recurrence, scope
 """
 
 from hybridlab.widgets.cache_race import CacheRace

@@ -28,7 +28,7 @@ function short(number) {
 }
 
 function size(bytes) {
-  for (const [unit, one] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
+  for (const [unit, one] of [["TiB", 2 ** 40], ["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
     if (bytes >= one) return `${(bytes / one).toFixed(2)} ${unit}`;
   }
   return `${bytes} B`;

@@ -22,6 +22,7 @@ from hybridlab.models import (
 from hybridlab.models.config import Config
 from hybridlab.widgets.base import LivePicture, Shown, script
 from hybridlab.widgets.controls import Choice, Control, Play, Slider, Toggle, View
+from hybridlab.widgets.palette import SERIES
 from hybridlab.widgets.text import short, size
 
 if TYPE_CHECKING:
@@ -40,15 +41,6 @@ SHARINGS = {
     "GQA: four query heads": lambda heads: heads // math.gcd(heads, 4),
     "MQA: all query heads": lambda heads: 1,
 }
-# Okabe and Ito's colours and a dash pattern each, as base.js has them.
-SERIES = (
-    ("#0072B2", "solid"),
-    ("#D55E00", (0, (7, 3))),
-    ("#009E73", (0, (2, 3))),
-    ("#CC79A7", (0, (9, 3, 2, 3))),
-    ("#56B4E9", (0, (4, 2))),
-    ("#E69F00", (0, (12, 4))),
-)
 
 
 class Contender(NamedTuple):

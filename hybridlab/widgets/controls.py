@@ -33,6 +33,9 @@ class Slider:
         """Raises ValueError for what the slider cannot show."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"{self.name}: expected a number from {self.low:g} to {self.high:g}, got {value!r}")
+        counts = not self.power and float(self.step).is_integer()
+        if counts and not float(value).is_integer():
+            raise ValueError(f"{self.name}: expected a whole number, got {value!r}")
 
 
 @dataclass(frozen=True)

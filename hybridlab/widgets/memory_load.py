@@ -1,7 +1,7 @@
 """Memory under load: n pairs are written, one is asked for, and every memory answers something."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hybridlab.widgets.arrays import pack
 from hybridlab.widgets.base import LivePicture, Shown, script
 from hybridlab.widgets.controls import Choice, Control, Play, Slider, Toggle, View
+from hybridlab.widgets.palette import SERIES
 from hybridlab.widgets.text import short, size
 
 if TYPE_CHECKING:
@@ -18,14 +19,13 @@ Numbers = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 MEMORIES = {"list": "list", "sum": "sum", "fading": "fading sum", "delta": "delta rule"}
+LOOKS = dict(zip(MEMORIES, SERIES, strict=False))
 BOOKS, PAIRS, VALUES = 16, 128, 16
 WIDTHS = (4, 8, 16, 32, 64)
 NOT_SURE = -1
 LEAST_LEAD = 1e-9  # of the largest score: what rounding could turn round is no answer
 HELD = 0.9  # the share of pairs that must be answered right for a memory to hold them
 FLOAT = 4  # bytes of a float32
-COLOURS = dict(zip(MEMORIES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
-DASHES: dict[str, Any] = dict(zip(MEMORIES, ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2))), strict=True))
 
 
 class Books(NamedTuple):
@@ -214,7 +214,7 @@ class MemoryLoad(LivePicture):
         figure = Figure(figsize=(9, 4.4), layout="constrained")
         halves = figure.subfigures(1, 2, squeeze=False)[0]
         for axes, each in zip(halves[0].subplots(max(1, len(rules)), squeeze=False)[:, 0], rules, strict=False):
-            axes.bar(range(VALUES), self.scores(each, width, pairs)[asked - 1], color=COLOURS[each.memory])
+            axes.bar(range(VALUES), self.scores(each, width, pairs)[asked - 1], color=LOOKS[each.memory][0])
             if asked <= pairs:
                 axes.axvspan(*(self.books.numbers[0, asked - 1] + np.array([-0.5, 0.5])), color="0.88", zorder=0)
             axes.set_title(f"{MEMORIES[each.memory]}, asked for pair {asked}", fontsize=9)
@@ -222,8 +222,8 @@ class MemoryLoad(LivePicture):
         axes = halves[1].subplots()
         for each in rules:
             share = 100 * self.right(each, width) / (BOOKS * np.arange(1, PAIRS + 1))
-            line = {"color": COLOURS[each.memory], "linestyle": DASHES[each.memory]}
-            axes.plot(range(1, PAIRS + 1), share, label=MEMORIES[each.memory], **line)
+            colour, dashes = LOOKS[each.memory]
+            axes.plot(range(1, PAIRS + 1), share, label=MEMORIES[each.memory], color=colour, linestyle=dashes)
         axes.axhline(100 * HELD, color="0.6", linewidth=0.8)
         axes.axvline(pairs, color="0.3", linewidth=0.8)
         axes.set(xlabel="pairs written", ylabel="answered right, %", ylim=(0, 103), title=f"keys of width {width}")

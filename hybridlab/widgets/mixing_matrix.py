@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from hybridlab.widgets.arrays import pack
 from hybridlab.widgets.base import LivePicture, Shown, script
 from hybridlab.widgets.controls import Slider, View
+from hybridlab.widgets.palette import NEGATIVE, POSITIVE, ZERO
 from hybridlab.widgets.recurrence import Numbers, Recurrence
 from hybridlab.widgets.text import row, short
 
@@ -19,7 +20,6 @@ MOST_TOKENS = 64
 MOST_WRITTEN = 8  # tokens up to which every weight stands in its cell
 MOST_MEMORIES = 4  # memories up to which each is written out
 ROUNDING = 1e-12
-NEGATIVE, ZERO, POSITIVE = "#E69F00", "#FFFFFF", "#0072B2"
 
 
 class MixingMatrix(LivePicture):

@@ -14,6 +14,7 @@ from hybridlab.models.language_model import LanguageModel
 from hybridlab.widgets.arrays import pack
 from hybridlab.widgets.base import LivePicture, Shown, script
 from hybridlab.widgets.controls import Choice, Control, Play, Slider, View
+from hybridlab.widgets.palette import NEGATIVE, POSITIVE, RED, ZERO
 from hybridlab.widgets.state_traces import MOST_ROWS, AverageTrace, Numbers, Trace, arrays, rounded, traces
 from hybridlab.widgets.text import short, size
 
@@ -27,7 +28,7 @@ SAID = {"\n": "newline", " ": "space", "\t": "indent", "    ": "indent"}
 RECENT = 30  # characters of text in a title
 CLOCKS = (0.1, 1e5)  # half-lives between which a bar's length tells them apart
 AXES = {"matrix": ("key channels", "value channels"), "average": ("channels", "tokens")}
-NEGATIVE, ZERO, POSITIVE, CHANGED = "#E69F00", "#FFFFFF", "#0072B2", "#D55E00"
+CHANGED = RED
 
 
 class Measured(NamedTuple):

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 DIGITS = 4
 # A number computed in two orders can fall on both sides of a half: the push decides the same way on every processor.
 PUSH = 1 + 2.0**-40
-UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _CONTEXT = Context(prec=DIGITS, rounding=ROUND_HALF_UP)
 
 
