@@ -64,7 +64,7 @@ root => {
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One JupyterLab for the module, on copies of the chapters, since it saves, and a notebook of every widget, twice."""
+    """One JupyterLab for the module, on copies of the chapters, since it saves; a notebook shows every widget twice."""
     folder = tmp_path_factory.mktemp("browser")
     shutil.copytree(ROOT / "chapters", folder / "course" / "chapters", ignore=shutil.ignore_patterns(".*"))
     write_notebook(folder / "course" / EVERY, [code for example in EXAMPLES.values() for code in (example, "_")])
