@@ -38,6 +38,7 @@ Channels = Float[Tensor, "B T C"]
 PerChannel = Float[Tensor, "C"]
 PerWidth = Float[Tensor, "D"]
 Resets = Bool[Tensor, "B T"]
+ConvWeight = Float[Tensor, "D W"]
 
 # What flows into state-space mixers: inputs and steps, the vectors that write and read the state, decay rates.
 Inner = Float[Tensor, "B T E"]
@@ -50,4 +51,5 @@ MatrixState = Float[Tensor, "B H K V"]
 Wkv4State = Float[Tensor, "B C 3"]
 ShiftState = Float[Tensor, "B D"]
 ChannelState = Float[Tensor, "B D"]
+ConvState = Float[Tensor, "B W-1 D"]
 ScanState = Float[Tensor, "B E N"]

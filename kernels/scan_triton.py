@@ -29,7 +29,7 @@ def load_rows(x, rows, T, D, d, fill):
 @triton.jit
 def store_rows(x, tile, rows, T, D, d):
     """The counterpart of `load_rows`: rounds to x's dtype."""
-    inside = (rows < T)[:, None] & (d < D)[None, :]
+    inside = ((rows >= 0) & (rows < T))[:, None] & (d < D)[None, :]
     tl.store(x + rows[:, None] * D + d[None, :], tile.to(x.dtype.element_ty), mask=inside)
 
 

@@ -41,6 +41,9 @@ for B, T in [(1, 1), (2, 19)]:
     for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.selective_scan(x, dt, A, reads, reads, **choice)
         ops.selective_scan(x, dt, A, reads, reads, D, state, **choice)[0].sum().backward(retain_graph=True)
+    for choice in ({"form": "parallel"}, {"backend": "naive"}, {"backend": "numba"}):
+        out, state = ops.short_conv(normal(B, T, C), normal(C, 4), **choice)
+        ops.short_conv(normal(B, T, C), normal(C, 4), normal(C), state, **choice)[0].sum().backward()
     q, k, v = normal(B, T, 4, 8), normal(B, T, 2, 8), normal(B, T, 2, 6)
     for window, sinks in ((None, 0), (3, 0), (3, 2)):
         out, state = ops.attention(q, k, v, window=window, sinks=sinks)

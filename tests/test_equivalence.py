@@ -17,6 +17,7 @@ from hybridlab.ops import dispatch
 OPS = list(CASES)
 INPUTS = {
     "linear_recurrence": {"a", "b", "state"},
+    "short_conv": {"x", "weight", "bias", "state"},
     "rg_lru": {"x", "recurrence_gate", "input_gate", "log_a", "state"},
     "selective_scan": {"x", "dt", "A", "B", "C", "D", "state"},
     "wkv4": {"k", "v", "log_decay", "bonus", "state"},
@@ -85,6 +86,9 @@ def test_cases_are_awkward() -> None:
     assert {1, 3, 16} <= {x["A"].shape[1] for x in scans}
     chunk = module("selective_scan").CHUNK_SIZE
     assert {1, 1 + chunk, 1 + 2 * chunk} <= {x["x"].shape[1] for x in scans}
+    convolved = [case.tensors() for case in CASES["short_conv"]]
+    assert {"bias" in x for x in convolved} == {"state" in x for x in convolved} == {True, False}
+    assert {1 < x["x"].shape[1] < x["weight"].shape[1] - 1 for x in convolved} == {True, False}
     assert max(case.tensors()["k"].max() for case in CASES["wkv4"]) > 890
     assert min(case.tensors()["k"].min() for case in CASES["wkv4"]) < -890
     assert any(case.tensors()["log_decay"].shape[1] == 1 < case.tensors()["k"].shape[1] for case in CASES["wkv6"])

@@ -2,16 +2,20 @@
 
 import functools
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import gelu, rms_norm, softplus
 from transformers import RecurrentGemmaConfig
 from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
 
+from hybridlab.ops import short_conv
 from hybridlab.ops.rg_lru import rg_lru
 
+GOLDEN = Path(__file__).parent / "data" / "hawk_dm.npz"
 FLOAT64, FLOAT32 = torch.float64, torch.float32
 TOLERANCE = {FLOAT64: 1e-11, FLOAT32: 1e-5}
 WAYS = {
@@ -218,6 +222,45 @@ def test_agrees_with_transformers(way: dict, length: int, position: int) -> None
     )
     got = rg_lru(x, r, i, -softplus(theirs.recurrent_param), past, positions == 0, **way)
     assert_close(list(got), [expected.double(), theirs.recurrent_states.double()], 2e-6)
+
+
+@ways
+def test_golden_hawk(way: dict) -> None:
+    """Two blocks of the authors' own Hawk, to the logits: a convolution and an RG-LRU each, reset at position 0."""
+    golden = np.load(GOLDEN)
+    weights = {name.removeprefix("param:"): torch.from_numpy(golden[name]) for name in golden if name.startswith("param:")}
+    ids, embedding = torch.from_numpy(golden["input_ids"]), weights["embedder.input_embedding"]
+    x = embedding[ids] * torch.tensor(embedding.shape[1] ** 0.5).bfloat16().float()
+    for block in range(2):
+        own = {
+            name.removeprefix(f"blocks.{block}."): w for name, w in weights.items() if name.startswith(f"blocks.{block}.")
+        }
+        x = x + _hawk_mixer(_normed(x, own["temporal_pre_norm.scale"]), own, way)
+        y = _normed(x, own["channel_pre_norm.scale"])
+        gate, up = (y @ w + b[0, 0] for w, b in zip(own["mlp_block.ffw_up.w"], own["mlp_block.ffw_up.b"], strict=True))
+        x = x + (gelu(gate, approximate="tanh") * up) @ own["mlp_block.ffw_down.weight"].mT + own["mlp_block.ffw_down.bias"]
+    logits = _normed(x, weights["final_norm.scale"]) @ embedding.mT
+    assert_close([logits], [torch.from_numpy(golden["logits"]).double()], 2e-5)
+
+
+def _normed(x: Tensor, scale: Tensor) -> Tensor:
+    return rms_norm(x, scale.shape, 1 + scale, 1e-6)
+
+
+def _hawk_mixer(x: Tensor, weights: dict[str, Tensor], way: dict) -> Tensor:
+    own = {name.removeprefix("recurrent_block."): w for name, w in weights.items()}
+    y = gelu(x @ own["linear_y.weight"].mT + own["linear_y.bias"], approximate="tanh")
+    u = x @ own["linear_x.weight"].mT + own["linear_x.bias"]
+    u, _ = short_conv(u, own["conv_1d.w"].mT, own["conv_1d.b"])
+    heads = u.unflatten(-1, own["rg_lru.a_gate.b"].shape).unsqueeze(-2)
+    r, i = (
+        ((heads @ own[f"rg_lru.{gate}.w"]).squeeze(-2) + own[f"rg_lru.{gate}.b"]).flatten(-2).sigmoid()
+        for gate in ("a_gate", "input_gate")
+    )
+    reset = torch.zeros(u.shape[:2], dtype=torch.bool)
+    reset[:, 0] = True
+    h, _ = rg_lru(u, r, i, -softplus(own["rg_lru.a_param"]), reset=reset, **way)
+    return (h * y) @ own["linear_out.weight"].mT + own["linear_out.bias"]
 
 
 @ways

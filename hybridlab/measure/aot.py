@@ -42,16 +42,18 @@ TARGETS = {
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-# Of each op: the axes of its inputs (bools end in "?"), those of its state, those of its output.
+# Of each op: the axes of its inputs (bools end in "?"), those of its state (which is float32, or in the inputs' dtype where
+# they end in "="), those of its output.
 OPS = {
     "linear_recurrence": (("BTD", "BTD"), "BD", "BTD"),
     "rg_lru": (("BTD", "BTD", "BTD", "D", "BT?"), "BD", "BTD"),
     "selective_scan": (("BTE", "BTE", "EN", "BTN", "BTN", "E"), "BEN", "BTE"),
+    "short_conv": (("BTD", "DW", "D"), "BSD=", "BTD"),
     "wkv4": (("BTC", "BTC", "C", "C"), "BC3", "BTC"),
     "wkv6": (("BTHK", "BTHK", "BTHV", "BTHK", "HK"), "BHKV", "BTHV"),
 }
 # A model of 3 billion parameters at work.
-SIZES = {"B": 8, "T": 4096, "H": 32, "K": 64, "V": 64, "C": 2048, "D": 2048, "E": 4096, "N": 16, "3": 3}
+SIZES = {"B": 8, "T": 4096, "H": 32, "K": 64, "V": 64, "C": 2048, "D": 2048, "E": 4096, "N": 16, "3": 3, "W": 4, "S": 3}
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.bool: "*i1"}
 SASS_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
@@ -130,13 +132,14 @@ def _call(module: ModuleType, phase: str, op: str, dtype: torch.dtype) -> None:
     sizes = SIZES | {"T": 1} if phase == "decode" else SIZES
 
     def empty(axes: str, dtype: torch.dtype) -> Tensor:
-        shape = [sizes[axis] for axis in axes.removesuffix("?")]
+        shape = [sizes[axis] for axis in axes.rstrip("?=")]
         return torch.empty(shape, dtype=torch.bool if axes.endswith("?") else dtype, device="meta")
 
     inputs, state_axes, out_axes = OPS[op]
-    tensors = [*(empty(axes, dtype) for axes in inputs), empty(state_axes, torch.float32)]
+    state = empty(state_axes, dtype if state_axes.endswith("=") else torch.float32)
+    tensors = [*(empty(axes, dtype) for axes in inputs), state]
     if phase == "backward":
-        results = (empty(out_axes, dtype), empty(state_axes, torch.float32))
+        results = (empty(out_axes, dtype), state)
         module.backward(*tensors, *results, *results)
     else:
         module.forward(*tensors)

@@ -96,6 +96,12 @@ def _beside(usual: Tensor, *others: float) -> Tensor:
     return usual
 
 
+def _short_conv(draw: _Draw, B: int, T: int, D: int, W: int, bias: bool = True, state: bool = True) -> Tensors:
+    tensors = {"x": draw.normal(B, T, D), "weight": draw.normal(D, W)}
+    tensors |= {"bias": draw.normal(D)} if bias else {}
+    return tensors | ({"state": draw.normal(B, W - 1, D)} if state else {})
+
+
 def _wkv4(
     draw: _Draw, B: int, T: int, C: int, decay: str = "usual", keys: float | None = None, state: bool = True
 ) -> Tensors:
@@ -163,6 +169,15 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("steps of 0, 1e-6 and 50", _selective_scan, (1, 19, 11, 3), {"steps": "any"}),
         Case("rates from 0 to -1e4", _selective_scan, (1, 19, 11, 3), {"rates": "any"}),
         Case("any step at any rate", _selective_scan, (2, 19, 13, 3), {"steps": "any", "rates": "any"}),
+    ),
+    "short_conv": (
+        Case("one token, no state, no bias", _short_conv, (2, 1, 3, 4), {"state": False, "bias": False}),
+        Case("one token", _short_conv, (1, 1, 5, 4)),
+        Case("fewer tokens than the state has rows", _short_conv, (2, 2, 3, 5)),
+        Case("as many tokens as the filter has taps", _short_conv, (1, 4, 3, 4)),
+        Case("odd length, no state", _short_conv, (2, 13, 5, 4), {"state": False}),
+        Case("one past two tiles", _short_conv, (1, 65, 7, 3)),
+        Case("a filter of one tap", _short_conv, (2, 5, 3, 1)),
     ),
     "wkv4": (
         Case("one token, no state", _wkv4, (2, 1, 3), {"state": False}),

@@ -34,7 +34,7 @@ def choose(op: str, forms: Forms, backends: Forms, backend: str, form: str | Non
     if backend == "auto":
         backend = automatic(like.device.type, like.dtype)
         if backend == "chunked":
-            return forms["chunked"]
+            return forms.get("chunked", forms["parallel"])
     problem = obstacle(backend, like.device.type, like.dtype)
     if problem:
         raise ValueError(f"{op}: backend={backend!r} cannot run here: {problem}")
@@ -50,7 +50,10 @@ def _form(op: str, forms: Forms, backend: str, form: str) -> Callable[..., tuple
 
 
 def automatic(device: str, dtype: torch.dtype) -> str:
-    """What `auto` means: Numba on a CPU, Triton on a GPU, the chunked PyTorch form for what those lack."""
+    """What `auto` means: Numba on a CPU, Triton on a GPU, the chunked PyTorch form for what those lack.
+
+    An op without chunks has its parallel form there.
+    """
     if device in ("cpu", "meta") and dtype in NUMBA_DTYPES:
         return "numba"
     if device == "cuda" and dtype in TRITON_DTYPES and TRITON_INSTALLED:
