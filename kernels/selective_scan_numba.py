@@ -5,7 +5,10 @@ neighbouring channels of one state number, so that the compiler turns them, the 
 states of a block, turned to (N, channels), stay in the nearest cache through all tokens.
 
 The backward keeps the states at segment starts only. From the last segment to the first it runs a segment again, noting
-each token's decays and the states they met, and walks it back: one exponential more, and none on the way back.
+each token's decays and what they left of the states, and walks it back, which then needs no exponential.
+
+A token is one call with matrices, not a call a state number with rows: to count the references of a dozen rows would cost
+more than the row itself.
 """
 
 import math
@@ -19,7 +22,7 @@ from hybridlab.kernels.channels_numba import place
 from hybridlab.kernels.matrices_numba import REORDER
 from hybridlab.kernels.numerics_numba import FAST, arrays, exp
 
-# Channels a task at most: longer rows are no faster, and what the backward notes of a segment fits the second cache.
+# Channels a task at most: longer rows gain little, and what the backward notes of a segment fits the second cache.
 ROW = 256
 # Channels a task at least: shorter rows cost more to start than to do.
 SHORT_ROW = 32
