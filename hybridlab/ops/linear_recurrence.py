@@ -9,6 +9,8 @@ The hazard: dividing by the cumulative product P_t = a_1 ... a_t would turn the 
 b_t / P_t, and into NaN as soon as P_t underflows or one a_t is 0. No form here divides; a_t may be 0 or negative.
 """
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -22,6 +24,9 @@ from hybridlab.shapes import ChannelState, Stream
 LAYOUT = {"a": "BTD", "b": "BTD"}
 INPUTS = (*LAYOUT, "state")
 CHUNK_SIZE = 32
+
+# (a, b), for any number of tokens.
+Step = tuple[Tensor, ...]
 
 
 def linear_recurrence(
@@ -77,15 +82,19 @@ def linear_recurrence_recurrent(a: Tensor, b: Tensor, state: Tensor) -> tuple[Te
 
 
 def linear_recurrence_parallel(a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """An associative scan over all tokens at once."""
-    return linear_recurrence_chunked(a, b, state, chunk_size=a.shape[1])
+    """An associative scan over all tokens: a tree of joined steps, log2(T) levels up and down again."""
+    out_dtype, (a, b) = b.dtype, widened(state, a, b)
+    kept, added = _scanned((a, b))
+    output = kept * state.unsqueeze(1) + added
+    return output.to(out_dtype), output[:, -1].clone(memory_format=torch.contiguous_format)
 
 
 def linear_recurrence_chunked(a: Tensor, b: Tensor, state: Tensor, chunk_size: int = CHUNK_SIZE) -> tuple[Tensor, Tensor]:
-    """A scan inside every chunk, all chunks at once; the state between chunks."""
+    """Step by step inside a chunk, all chunks side by side; then the state from chunk to chunk."""
     out_dtype, (a, b) = b.dtype, widened(state, a, b)
     length, chunk_size = a.shape[1], min(chunk_size, a.shape[1])
-    kept, added = _scanned(_chunks(a, chunk_size, 1.0), _chunks(b, chunk_size, 0.0))
+    steps = zip(_chunks(a, chunk_size, 1.0).unbind(2), _chunks(b, chunk_size, 0.0).unbind(2), strict=True)
+    kept, added = (torch.stack(x, 2) for x in zip(*accumulate(steps, _joined), strict=True))
     starts = []
     for kept_n, added_n in zip(kept[:, :, -1].unbind(1), added[:, :, -1].unbind(1), strict=True):
         starts.append(state)
@@ -99,19 +108,32 @@ def _chunks(x: Tensor, chunk_size: int, nothing: float) -> Tensor:
     return pad(x, (0, 0, 0, -x.shape[1] % chunk_size), value=nothing).unflatten(1, (-1, chunk_size))
 
 
-def _scanned(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Each step joined with all steps before it along the last axis but one: its (a, b) is that of the whole stretch.
+def _joined(old: Step, new: Step) -> Step:
+    """Two steps, or two rows of them, as one."""
+    return new[0] * old[0], new[0] * old[1] + new[1]
 
-    In round n a step that stands for the last 2^n steps takes in the 2^n before those.
+
+def _scanned(steps: Step) -> Step:
+    """Each step along axis 1 joined with all before it.
+
+    Neighbours are joined to pairs, the pairs are scanned, and that is every second answer; each of the others is one step
+    more than the answer before it.
     """
-    reach = 1
-    while reach < a.shape[-2]:
-        size = a.shape[-2] - reach
-        a_now, (a_old, b_old) = a.narrow(-2, reach, size), (x.narrow(-2, 0, size) for x in (a, b))
-        b = torch.cat((b.narrow(-2, 0, reach), a_now * b_old + b.narrow(-2, reach, size)), -2)
-        a = torch.cat((a.narrow(-2, 0, reach), a_now * a_old), -2)
-        reach *= 2
-    return a, b
+    length = steps[0].shape[1]
+    if length == 1:
+        return steps
+    first, second = (tuple(x[:, start : length - length % 2 : 2] for x in steps) for start in (0, 1))
+    odd = _scanned(_joined(first, second))
+    rest = tuple(x[:, 2::2] for x in steps)
+    even = _joined(tuple(x[:, : rest[0].shape[1]] for x in odd), rest)
+    even = tuple(torch.cat((x[:, :1], later), 1) for x, later in zip(steps, even, strict=True))
+    return tuple(_woven(*x) for x in zip(even, odd, strict=True))
+
+
+def _woven(even: Tensor, odd: Tensor) -> Tensor:
+    """One of each in turn; where the length is odd an even one is left for the end."""
+    pairs = odd.shape[1]
+    return torch.cat((torch.stack((even[:, :pairs], odd), 2).flatten(1, 2), even[:, pairs:]), 1)
 
 
 def _shapes(a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, ...]:
