@@ -9,8 +9,9 @@ at once: a long step forgets the past (e^{dt A} near 0) and writes the token str
 The paper discretises B by a zero-order hold; its code, and all others, take dt B (Euler's rule), and so does this one.
 
 Every channel and state number is a linear recurrence of its own, h = a h + b, and two tokens in a row are again one:
-(a, b) then (a', b') is (a' a, a' b + b'). That is associative, so all prefixes come out of log2 T rounds. Dividing by the
-product of all a, which would need one round, fails as soon as that product underflows: at once, where dt is large.
+(a, b) then (a', b') is (a' a, a' b + b'). That is associative, so all prefixes come out of a tree of joins, log2 T levels up
+and down again. Dividing by the product of all a, which would need no tree, fails as soon as that product underflows: at
+once, where dt is large.
 
 The hazard is memory: h of all tokens has N numbers for each number of x. Only the parallel form holds it whole.
 """
