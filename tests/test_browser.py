@@ -16,6 +16,8 @@ from playwright.sync_api import Browser, Locator
 from widget_examples import EXAMPLES
 from widget_pages import pixels_of, strengths
 
+from hybridlab.cli.lab import SETTINGS
+
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parent.parent
 EVERY = "every_widget.ipynb"
@@ -68,7 +70,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("browser")
     shutil.copytree(ROOT / "chapters", folder / "course" / "chapters", ignore=shutil.ignore_patterns(".*"))
     write_notebook(folder / "course" / EVERY, [code for example in EXAMPLES.values() for code in (example, "_")])
-    with running_lab(LAB_COMMAND, folder / "course", folder / "private") as running:
+    command = [*LAB_COMMAND, f"--LabApp.app_settings_dir={SETTINGS}"]  # as `hybridlab lab` starts it
+    with running_lab(command, folder / "course", folder / "private") as running:
         yield running
 
 
@@ -274,3 +277,27 @@ def test_text_stands_out_in_both_themes(theme: str, every: OpenNotebook) -> None
     for widget in every.widgets():
         pale = {text: ratio for text, ratio in widget.root.evaluate(CONTRASTS) if ratio < LEAST_CONTRAST}
         assert not pale, f"{widget.kind} in {theme}"
+
+
+def test_readout_does_not_overlap(every: OpenNotebook) -> None:
+    # JupyterLab's own style for lists of terms, which a standalone page has not, floats them.
+    for widget in every.widgets():
+        for term, text in zip(*(widget.root.locator(f".hl-readout {tag}").all() for tag in ("dt", "dd")), strict=True):
+            left, right = term.bounding_box(), text.bounding_box()
+            assert left["x"] + term.evaluate("node => node.scrollWidth") <= right["x"] + 1, widget.kind
+
+
+def test_a_saved_widget_still_answers_without_its_kernel(every: OpenNotebook, lab: Lab, browser: Browser) -> None:
+    expected = [widget.settled() for widget in every.widgets()]
+    every.command("docmanager:save")
+    for session in lab.call("/api/sessions"):
+        lab.call(f"/api/sessions/{session['id']}", "DELETE")
+    with OpenNotebook(browser, lab, EVERY, viewport=VIEWPORT) as again:  # its new kernel has run nothing
+        shown = again.page.locator(".jp-Notebook .hl:has(.hl-status:not(:empty))")
+        shown.nth(len(expected) - 1).wait_for(state="attached")
+        status = shown.first.locator(".hl-status")
+        before = status.text_content()
+        shown.first.locator("input[type=range]").first.press("ArrowRight")
+        shown.first.locator("input[type=range]").first.press("ArrowLeft")
+        shown.first.locator("input[type=range]").first.press("ArrowLeft")
+        assert status.text_content() != before

@@ -137,7 +137,7 @@ def _check_factors(weights: Numbers, factors: Recurrence) -> None:
         i, j = np.unravel_index(apart.argmax(), apart.shape)
         raise ValueError(
             f"MixingMatrix: the recurrence gives {short(factors.weight(int(i), int(j)))} at output {i + 1}, token {j + 1}, "
-            f"the weights say {short(weights[i, j])}"
+            f"the weights say {short(weights[i, j])}: {short(apart[i, j])} apart"
         )
 
 
