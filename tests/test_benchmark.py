@@ -9,10 +9,12 @@ import torch
 
 from hybridlab.measure import bench, roofline, stopwatch
 from hybridlab.measure.bench import benchmark
-from hybridlab.measure.contenders import MODES, contenders, ours, problem, reason_to_skip, runner
+from hybridlab.measure.contenders import contenders, ours, reason_to_skip, runner
 from hybridlab.measure.machine import Machine, limited_threads, processor_name
+from hybridlab.measure.problems import MODES, SETTINGS, problem
 from hybridlab.measure.quotes import BEGIN, END, filled, quotes
 from hybridlab.measure.results import Benchmark, Cell, Result, read
+from hybridlab.measure.rivals import RIVALS
 from hybridlab.measure.roofline import MATMUL, TRIAD, Work, floor
 from hybridlab.measure.stopwatch import Spread, Times, interleave
 from hybridlab.measure.targets import judge
@@ -91,34 +93,87 @@ def test_floor_is_the_larger_of_moving_and_computing(
     assert ground.under(times(2 * seconds, 2 * seconds)).median == pytest.approx(2.0)
 
 
-def test_work_of_wkv6_is_what_must_be_moved_and_computed() -> None:
-    T, H, K = 1024, 12, 64
-    given = problem("wkv6", "forward", T)
-    moved = 4 * (4 * T * H * K + H * K) + 4 * (T * H * K + H * K * K)  # r, k, v, log_decay, bonus; output, state
-    assert given.work == Work(moved, T * H * K * K * 4)
+# Float32 numbers that must be moved, inputs + outputs + the final state, and operations: of T tokens, forward.
+@pytest.mark.parametrize(
+    ("op", "numbers", "operations"),
+    [
+        ("wkv4", lambda T: 2 * T * 768 + 2 * 768 + T * 768 + 3 * 768, lambda T: T * 768 * 12),
+        ("wkv6", lambda T: 4 * T * 768 + 768 + T * 768 + 12 * 64 * 64, lambda T: T * 12 * 64 * 64 * 4),
+        ("linear_recurrence", lambda T: 3 * T * 1024 + 1024, lambda T: T * 1024 * 2),
+        ("rg_lru", lambda T: 4 * T * 1024 + 2 * 1024, lambda T: T * 1024 * 11),
+        ("short_conv", lambda T: 2 * T * 1536 + (4 + 1 + 3) * 1536, lambda T: T * 1536 * 4 * 2),
+        ("selective_scan", lambda T: 3 * T * 1536 + 2 * T * 16 + (16 + 1 + 16) * 1536, lambda T: T * 1536 * 16 * 7),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_work_is_what_must_be_moved_and_computed(op: str, numbers, operations) -> None:
+    assert problem(op, "forward", 128).work == Work(4 * numbers(128), operations(128))
+
+
+def test_decoding_reads_the_state_too() -> None:
+    assert problem("linear_recurrence", "decode", 1).work.bytes == 4 * (3 + 2) * 1024
 
 
 def test_backward_moves_inputs_again_and_a_gradient_for_each() -> None:
     T, C = 128, 768
     inputs, results = 4 * (2 * T * C + 2 * C), 4 * (T * C + 3 * C)
-    assert problem("wkv4", "forward+backward", T).work.bytes == 3 * inputs + 2 * results
+    work = problem("wkv4", "forward+backward", T).work
+    assert work == Work(3 * inputs + 2 * results, 3 * T * C * 12)
 
 
 # Contenders
 
 
+PYTORCH_FORMS = {
+    "wkv4": {"chunked"}, "wkv6": {"chunked"}, "linear_recurrence": {"parallel", "chunked"},
+    "rg_lru": {"parallel", "chunked"}, "short_conv": {"parallel"}, "selective_scan": {"chunked"},
+}  # fmt: skip
+OTHERS = {op: rival.name for op, rival in RIVALS.items()}
+
+
+def entered(op: str, mode: str, tokens: int) -> dict:
+    given = problem(op, mode, tokens)
+    found = [c for c in contenders(given, "cpu") if not reason_to_skip(c.name, given)]
+    return {f"{c.name} {c.detail}".strip(): runner(c, given) for c in found}
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("op", ["wkv4", "wkv6"])
+@pytest.mark.parametrize("op", SETTINGS)
 def test_contenders_compute_the_same(op: str, mode: str) -> None:
-    given = problem(op, mode, 1 if mode == "decode" else 19)
-    runners = {f"{c.name} {c.detail}": runner(c, given) for c in contenders(given, "cpu")}
-    assert {name.split()[0] for name in runners} >= {"numba", "naive", "chunked"}
-    bench._check_agreement(runners, next(iter(runners)))
+    runners = entered(op, mode, 1 if mode == "decode" else 19)
+    assert {name.split()[0] for name in runners} - {"transformers", "conv1d"} == {"numba", "naive", *PYTORCH_FORMS[op]}
+    bench._check_agreement(runners, "numba")
 
 
-def test_transformers_takes_part_for_wkv4() -> None:
+@pytest.mark.parametrize("op", SETTINGS)
+def test_backward_compares_the_gradient_of_every_input(op: str) -> None:
+    given = problem(op, "forward+backward", 5)
+    for name, run in entered(op, "forward+backward", 5).items():
+        # The rival of wkv4 has the logarithm of log_decay for an input.
+        own = {"log_decay"} if (op, name) == ("wkv4", "transformers") else set()
+        assert run().keys() == {"output", *(f"gradient of {x}" for x in given.inputs.keys() - own)}
+
+
+@pytest.mark.parametrize("op", [op for op, name in OTHERS.items() if name == "transformers"])
+def test_transformers_takes_part_on_a_cpu(op: str) -> None:
     pytest.importorskip("transformers", reason="the rival is not installed")
-    assert "transformers" in [c.name for c in contenders(problem("wkv4", "forward", 8), "cpu")]
+    given = problem(op, "forward", 8)
+    assert "transformers" in [c.name for c in contenders(given, "cpu")]
+    assert "transformers" not in [c.name for c in contenders(given, "cuda")]
+
+
+def test_convolution_of_pytorch_takes_part_everywhere() -> None:
+    given = problem("short_conv", "forward", 8)
+    assert all("conv1d" in [c.name for c in contenders(given, device)] for device in ("cpu", "cuda"))
+
+
+def test_a_rival_that_writes_into_its_state_gets_one_of_its_own() -> None:
+    pytest.importorskip("transformers", reason="the rival is not installed")
+    given = problem("selective_scan", "decode", 1)
+    before = given.state.clone()
+    rival = next(c for c in contenders(given, "cpu") if c.name == "transformers")
+    runner(rival, given)()
+    assert torch.equal(given.state, before)
 
 
 @pytest.mark.parametrize("spoil", [lambda y: y * 1.01, lambda y: y * float("nan")], ids=["1 % off", "NaN"])
@@ -138,6 +193,12 @@ def test_contender_that_computes_something_else_is_refused(spoil) -> None:
         ("naive", "wkv4", 4096, False),
         ("transformers", "wkv4", 1024, False),
         ("transformers", "wkv4", 2048, True),
+        ("transformers", "rg_lru", 1024, False),
+        ("transformers", "linear_recurrence", 2048, True),
+        ("transformers", "selective_scan", 128, True),
+        ("naive", "selective_scan", 4096, False),
+        ("conv1d", "short_conv", 4096, False),
+        ("chunked", "selective_scan", 4096, False),
     ],
 )
 def test_backward_that_does_not_fit_is_left_out_with_a_reason(name: str, op: str, tokens: int, skipped: bool) -> None:
@@ -157,7 +218,7 @@ def small_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_probes")
-@pytest.mark.parametrize("op", ["wkv4", "wkv6"])
+@pytest.mark.parametrize("op", SETTINGS)
 def test_benchmark_measures_writes_and_reads_back(op: str, tmp_path: Path) -> None:
     lines: list[str] = []
     found = benchmark(op, lengths=(8, 16), seconds=0, threads=1, device="cpu", progress=lines.append)
@@ -166,7 +227,8 @@ def test_benchmark_measures_writes_and_reads_back(op: str, tmp_path: Path) -> No
     ]  # fmt: skip
     assert len(lines) == len(found.cells)
     assert all(cell.results["numba"].ratio == exactly(1.0) for cell in found.cells)
-    assert all(cell.results[name].seconds.median > 0 for cell in found.cells for name in ("naive", "chunked"))
+    assert all(cell.results[name].seconds.median > 0 for cell in found.cells for name in {"naive", *PYTORCH_FORMS[op]})
+    assert found.sizes == SETTINGS[op].sizes
     assert found.machine.threads == 1
     data, page = found.write(tmp_path / "new")
     assert data.name == f"{found.machine.slug}_{op}.json"
@@ -182,7 +244,7 @@ def test_cells_for_the_progress_bar() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"op": "wkv9"}, "unknown op 'wkv9'; choose wkv4, wkv6"),
+        ({"op": "wkv9"}, "unknown op 'wkv9'; choose wkv4, wkv6, linear_recurrence"),
         ({"op": "wkv4", "modes": ["sideways"]}, "unknown mode 'sideways'"),
         ({"op": "wkv4", "lengths": [0]}, "at least 1, got 0"),
         ({"op": "wkv4", "device": "toaster"}, "device 'toaster' is not on this machine"),
@@ -234,13 +296,23 @@ def test_targets_are_judged(ratios: dict, verdicts: list[str]) -> None:
     assert table.failed == {i for i, verdict in enumerate(verdicts) if verdict == "missed"}
 
 
-def test_targets_of_wkv6_are_its_own() -> None:
-    rows = judge(made("wkv6", naive=4.0, over_floor=6.0)).rows
-    assert [(row[0], row[2]) for row in rows] == [
-        ("wkv6 forward >= 5 x naive", "missed"),
-        ("wkv6 forward <= 6 x the floor", "reached"),
-        ("wkv6 forward+backward >= 3 x naive", "reached"),
-    ]
+@pytest.mark.parametrize(
+    ("op", "ratios", "verdicts"),
+    [
+        ("wkv6", {"naive": 4.0, "over_floor": 6.0}, ["forward >= 5 x naive: missed", "forward <= 6 x the floor: reached",
+            "forward+backward >= 3 x naive: reached"]),
+        ("linear_recurrence", {"naive": 2.9, "transformers": 5.0, "over_floor": 2.6}, ["forward <= 2.5 x the floor: missed",
+            "forward >= 5 x transformers: reached", "forward+backward >= 3 x naive: missed"]),
+        ("rg_lru", {"naive": 3.0, "transformers": 4.9, "over_floor": 2.5}, ["forward <= 2.5 x the floor: reached",
+            "forward >= 5 x transformers: missed", "forward+backward >= 3 x naive: reached"]),
+        ("short_conv", {"naive": 3.0}, ["forward+backward >= 3 x naive: reached"]),
+        ("selective_scan", {"naive": 2.0, "transformers": 7.0}, ["forward >= 7 x transformers: reached",
+            "forward >= 2 x naive: reached", "forward+backward >= 3 x naive: missed"]),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)  # fmt: skip
+def test_each_op_has_targets_of_its_own(op: str, ratios: dict, verdicts: list[str]) -> None:
+    assert [f"{row[0]}: {row[2]}" for row in judge(made(op, **ratios)).rows] == [f"{op} {verdict}" for verdict in verdicts]
 
 
 # What README quotes
@@ -258,8 +330,25 @@ def test_quotes_come_from_the_files(tmp_path: Path) -> None:
         "torch 2.13.0",
     ):
         assert quoted in text
-    assert "takes numba for wkv4: the PyTorch forms were slower at all 3 sizes measured" in text
-    assert "a PyTorch form was faster at 3 of 3 sizes measured: forward T=1024 (chunked)" in text
+    assert "takes numba; a PyTorch form was faster at 3 of 6 sizes measured: wkv6 forward T=1024 (chunked), " in text
+
+
+def test_quotes_keep_the_order_of_the_settings_and_the_fastest_form(tmp_path: Path) -> None:
+    made("short_conv", naive=31.4, parallel=2.7, conv1d=5.5).write(tmp_path)
+    made("linear_recurrence", naive=31.4, parallel=7.7, chunked=3.3, transformers=27.1).write(tmp_path)
+    text = quotes(tmp_path)
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if " forward, numba" in line]
+    assert [[cell.split()[0] for cell in row] for row in rows] == [
+        ["linear_recurrence", "1024", "1", "3", "31", "3.3", "27"],
+        ["short_conv", "1024", "1", "3", "31", "2.7", "5.5"],
+    ]
+    assert "takes numba: the PyTorch forms were slower at all 6 sizes measured." in text
+
+
+def test_tables_have_a_column_for_each_rival_that_took_part() -> None:
+    columns = made("short_conv", naive=31.4, conv1d=5.5, parallel=0.9).table().columns
+    assert columns[4:] == ("naive / numba", "parallel / numba", "conv1d / numba", "cpu/wall")
+    assert made("short_conv", naive=31.4, conv1d=0.5, parallel=0.9).cells[0].faster_form() == "parallel"
 
 
 def test_a_quick_look_is_not_quoted(tmp_path: Path) -> None:
@@ -286,7 +375,7 @@ def test_foreign_json_is_refused(tmp_path: Path) -> None:
 
 def test_readme_says_what_the_benchmarks_say() -> None:
     folder = ROOT / "benchmarks"
-    assert {read(path).op for path in folder.glob("*.json")} == {"wkv4", "wkv6"}, "run `make bench`"
+    assert {"wkv4", "wkv6"} <= {read(path).op for path in folder.glob("*.json")} <= set(SETTINGS), "run `make bench`"
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert page == filled(page, quotes(folder)), "run `python -m hybridlab.measure.quotes`"
 

@@ -231,20 +231,21 @@ def _size(count: int) -> str:
 
 @app.command()
 def bench(
-    op: Annotated[str | None, typer.Option(help="wkv4 or wkv6; none: both.")] = None,
+    op: Annotated[str | None, typer.Option(help="An op, such as wkv6; none: all of them.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Two lengths and few rounds, for a look.")] = False,
     threads: Annotated[int | None, typer.Option(help="Of PyTorch and Numba; none: what they have.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; none: the GPU where there is one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write JSON and Markdown to.")] = None,
 ) -> None:
     """Time each kernel against its rivals and the roofline floor of this machine, interleaved in one process."""
-    from hybridlab.measure.bench import SIZES, benchmark, cells_to_measure
+    from hybridlab.measure.bench import benchmark, cells_to_measure
+    from hybridlab.measure.problems import SETTINGS
     from hybridlab.measure.targets import judge
 
     if out:
         _check_writable(out)
     console = _console()
-    for name in [op] if op else SIZES:
+    for name in [op] if op else SETTINGS:
         with _Steps(cells_to_measure(quick)) as step:
             report = benchmark(name, quick=quick, threads=threads, device=device, progress=step)
         console.print(report, judge(report).rich())

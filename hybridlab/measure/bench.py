@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hybridlab.measure.contenders import MODES, Contender, Problem, contenders, kernel_name, problem, reason_to_skip, runner
+from hybridlab.measure.contenders import Contender, contenders, kernel_name, reason_to_skip, runner
 from hybridlab.measure.machine import limited_threads, this_machine
+from hybridlab.measure.problems import MODES, SETTINGS, Problem, problem
 from hybridlab.measure.results import CHUNKED, Benchmark, Cell, Result
 from hybridlab.measure.roofline import floor, probes
 from hybridlab.measure.stopwatch import Spread, Times, interleave, timed
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
 QUICK_LENGTHS = (128, 1024)
-SIZES = {"wkv4": "B 1, C 768, float32", "wkv6": "B 1, H 12, K = V = 64, float32"}
 # Contenders that compute something else are no rivals: the largest difference beside the largest entry.
 TOLERANCE = 1e-3
 LEAST_ROUNDS, MOST_ROUNDS = 5, 60
@@ -40,7 +40,7 @@ def benchmark(
     median and quartiles. The floor is max(bytes / bandwidth, operations / peak), measured in the same rounds.
 
     Args:
-        op: "wkv4" (B 1, C 768) or "wkv6" (B 1, H 12, K = V = 64), float32.
+        op: an op with a kernel, such as "wkv6"; its sizes are those of SETTINGS in hybridlab.measure.problems.
         modes: among "forward", "forward+backward" and "decode" (one token after a state).
         lengths: tokens of the first two modes; None is 128 to 4096.
         quick: two lengths and few rounds, for a look.
@@ -68,7 +68,7 @@ def benchmark(
                 if progress:
                     progress(f"{op} {mode} T={tokens}")
                 cells.append(measure_cell(problem(op, mode, tokens, device), device, seconds / (4 if quick else 1)))
-        return Benchmark(op, kernel_name(device), SIZES[op], this_machine(device), quick, tuple(cells))
+        return Benchmark(op, kernel_name(device), SETTINGS[op].sizes, this_machine(device), quick, tuple(cells))
 
 
 def cells_to_measure(quick: bool) -> int:
@@ -77,8 +77,8 @@ def cells_to_measure(quick: bool) -> int:
 
 
 def _check(op: str, modes: Sequence[str], lengths: Sequence[int], device: str) -> None:
-    if op not in SIZES:
-        raise ValueError(f"benchmark: unknown op {op!r}; choose {', '.join(SIZES)}")
+    if op not in SETTINGS:
+        raise ValueError(f"benchmark: unknown op {op!r}; choose {', '.join(SETTINGS)}")
     for mode in modes:
         if mode not in MODES:
             raise ValueError(f"benchmark: unknown mode {mode!r}; choose {', '.join(MODES)}")
@@ -115,8 +115,9 @@ def _entered(given: Problem, device: str) -> tuple[Runners, dict[str, str], dict
             forms.append(contender)
         else:
             runners[contender.name], details[contender.name] = runner(contender, given), contender.detail
-    best = _fastest(forms, given)
-    runners[CHUNKED], details[CHUNKED] = runner(best, given), best.detail
+    if forms:
+        best = _fastest(forms, given)
+        runners[CHUNKED], details[CHUNKED] = runner(best, given), best.detail
     return runners, details, skipped
 
 

@@ -6,15 +6,18 @@ A test holds README's block equal to what this writes.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from hybridlab.measure.results import CHUNKED, Benchmark, Cell, read
+from hybridlab.measure.problems import SETTINGS
+from hybridlab.measure.results import FORMS, OTHERS, Benchmark, Cell, read
 from hybridlab.measure.tables import Table
 from hybridlab.measure.targets import TOKENS
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN = "<!-- benchmark: written by `python -m hybridlab.measure.quotes`, held to benchmarks/ by a test -->"
 END = "<!-- benchmark end -->"
+COLUMNS = ("float32", "T", "time", "against the floor", "naive loop", "best PyTorch form", "`transformers` or `conv1d`")
 MODES = {"forward": TOKENS, "forward+backward": TOKENS, "decode": 1}
 HOW = (
     "Median (quartiles) of ratios taken round by round, all contenders interleaved in one process; above 1 the kernel is "
@@ -27,32 +30,51 @@ def quotes(folder: Path) -> str:
     """The text of README's block: one table a machine, the choice of `auto`, and how it was measured."""
     found = [benchmark for benchmark in map(read, sorted(folder.glob("*.json"))) if not benchmark.quick]
     machines: dict[str, list[Benchmark]] = {}
-    for benchmark in found:
+    for benchmark in sorted(found, key=_place):
         machines.setdefault(str(benchmark.machine), []).append(benchmark)
     sections = [_section(machine, benchmarks) for machine, benchmarks in machines.items()]
     return "\n\n".join([*sections, HOW])
 
 
+def _place(benchmark: Benchmark) -> int:
+    return list(SETTINGS).index(benchmark.op)
+
+
 def _section(machine: str, benchmarks: list[Benchmark]) -> str:
     versions = ", ".join(f"{name} {text}" for name, text in benchmarks[0].machine.versions.items())
-    rivals = ("naive", CHUNKED, "transformers")
-    columns = ("float32", "T", "time", "against the floor", "naive loop", "best chunked form", "`transformers`")
-    rows = tuple(_row(benchmark, cell, rivals) for benchmark in benchmarks for cell in _quoted(benchmark))
-    table = Table("", columns, rows, frozenset(columns[1:])).markdown()
-    choices = ". ".join(benchmark.choice().replace("auto", '`backend="auto"`', 1) for benchmark in benchmarks)
-    return f"{machine} ({versions}):\n\n{table}\n\n{choices}."
+    table = Table("", COLUMNS, tuple(_rows(benchmarks)), frozenset(COLUMNS[1:])).markdown()
+    return f"{machine} ({versions}):\n\n{table}\n\n{_choice(benchmarks)}"
 
 
-def _quoted(benchmark: Benchmark) -> list[Cell]:
-    cells = (benchmark.cell(mode, tokens) for mode, tokens in MODES.items())
-    return [cell for cell in cells if cell]
+def _rows(benchmarks: list[Benchmark]) -> Iterator[tuple[str, ...]]:
+    for benchmark in benchmarks:
+        for mode, tokens in MODES.items():
+            cell = benchmark.cell(mode, tokens)
+            if cell:
+                yield _row(benchmark, cell)
 
 
-def _row(benchmark: Benchmark, cell: Cell, rivals: tuple[str, ...]) -> tuple[str, ...]:
+def _row(benchmark: Benchmark, cell: Cell) -> tuple[str, ...]:
     kernel = cell.results[benchmark.kernel]
-    ratios = (f"{cell.results[name].ratio}" if name in cell.results else "" for name in rivals)
     name = f"{benchmark.op} {cell.mode}, {benchmark.kernel}"
+    ratios = (_least(cell, rivals) for rivals in (FORMS[:1], FORMS[1:], OTHERS))
     return (name, str(cell.tokens), f"{kernel.seconds.median * 1e3:.2g} ms", str(cell.over_floor), *ratios)
+
+
+def _least(cell: Cell, rivals: tuple[str, ...]) -> str:
+    """The fastest of some rivals; empty if none took part."""
+    ratios = [cell.results[name].ratio for name in rivals if name in cell.results]
+    return str(min(ratios, key=lambda ratio: ratio.median)) if ratios else ""
+
+
+def _choice(benchmarks: list[Benchmark]) -> str:
+    """What `auto` takes on one machine, and all the sizes at which that was the wrong choice."""
+    lost = [f"{benchmark.op} {size}" for benchmark in benchmarks for size in benchmark.lost()]
+    sizes = sum(len(benchmark.cells) for benchmark in benchmarks)
+    taken = f'`backend="auto"` takes {benchmarks[0].kernel}'
+    if not lost:
+        return f"{taken}: the PyTorch forms were slower at all {sizes} sizes measured."
+    return f"{taken}; a PyTorch form was faster at {len(lost)} of {sizes} sizes measured: {', '.join(lost)}."
 
 
 def filled(page: str, text: str) -> str:

@@ -11,8 +11,8 @@ from hybridlab.measure.tables import Report, Table
 
 FORMAT = 1
 CHUNKED = "chunked"
-FORMS = ("naive", CHUNKED)
-RIVALS = (*FORMS, "transformers")
+FORMS = ("naive", "parallel", CHUNKED)
+OTHERS = ("conv1d", "transformers")
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,25 @@ class Benchmark(Report):
 
     def table(self) -> Table:
         """One row a cell: the kernel's time and, beside it, everyone else's."""
-        rivals = [name for name in RIVALS if any(name in cell.results or name in cell.skipped for cell in self.cells)]
+        rivals = [
+            name for name in (*FORMS, *OTHERS) if any(name in cell.results or name in cell.skipped for cell in self.cells)
+        ]
         columns = ("mode", "T", f"{self.kernel} ms", "x floor", *(f"{name} / {self.kernel}" for name in rivals), "cpu/wall")
         rows = tuple(self._row(cell, rivals) for cell in self.cells)
         title = f"{self.op}, {self.sizes}: {self.machine}"
         return Table(title, columns, rows, frozenset(columns[1:]), notes=self._notes())
 
+    def lost(self) -> list[str]:
+        """The sizes at which a plain PyTorch form would have been faster than what `auto` takes, each with that form."""
+        return [f"{cell.mode} T={cell.tokens} ({cell.faster_form()})" for cell in self.cells if cell.faster_form()]
+
     def choice(self) -> str:
         """What `auto` takes, and where a plain PyTorch form would have been faster."""
-        faster = [f"{cell.mode} T={cell.tokens} ({cell.faster_form()})" for cell in self.cells if cell.faster_form()]
+        lost = self.lost()
         taken, sizes = f"auto takes {self.kernel} for {self.op}", f"{len(self.cells)} sizes measured"
-        if not faster:
+        if not lost:
             return f"{taken}: the PyTorch forms were slower at all {sizes}"
-        return f"{taken}; a PyTorch form was faster at {len(faster)} of {sizes}: {', '.join(faster)}"
+        return f"{taken}; a PyTorch form was faster at {len(lost)} of {sizes}: {', '.join(lost)}"
 
     def _row(self, cell: Cell, rivals: list[str]) -> tuple[str, ...]:
         kernel = cell.results[self.kernel]

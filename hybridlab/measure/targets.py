@@ -46,6 +46,16 @@ TARGETS = (
     Target("wkv6", "forward", "naive", 5),
     Target("wkv6", "forward", FLOOR, 6),
     Target("wkv6", "forward+backward", "naive", 3),
+    Target("linear_recurrence", "forward", FLOOR, 2.5),
+    Target("linear_recurrence", "forward", "transformers", 5),
+    Target("linear_recurrence", "forward+backward", "naive", 3),
+    Target("rg_lru", "forward", FLOOR, 2.5),
+    Target("rg_lru", "forward", "transformers", 5),
+    Target("rg_lru", "forward+backward", "naive", 3),
+    Target("short_conv", "forward+backward", "naive", 3),
+    Target("selective_scan", "forward", "transformers", 7),
+    Target("selective_scan", "forward", "naive", 2),
+    Target("selective_scan", "forward+backward", "naive", 3),
 )
 
 
