@@ -336,13 +336,15 @@ def test_quotes_come_from_the_files(tmp_path: Path) -> None:
 def test_quotes_keep_the_order_of_the_settings_and_the_fastest_form(tmp_path: Path) -> None:
     made("short_conv", naive=31.4, parallel=2.7, conv1d=5.5).write(tmp_path)
     made("linear_recurrence", naive=31.4, parallel=7.7, chunked=3.3, transformers=27.1).write(tmp_path)
+    made("wkv6", naive=31.4).write(tmp_path)
     text = quotes(tmp_path)
     rows = [line.split("|")[1:-1] for line in text.splitlines() if " forward, numba" in line]
-    assert [[cell.split()[0] for cell in row] for row in rows] == [
+    assert [[cell.split()[0] if cell.strip() else "" for cell in row] for row in rows] == [
+        ["wkv6", "1024", "1", "3", "31", "", ""],
         ["linear_recurrence", "1024", "1", "3", "31", "3.3", "27"],
         ["short_conv", "1024", "1", "3", "31", "2.7", "5.5"],
     ]
-    assert "takes numba: the PyTorch forms were slower at all 6 sizes measured." in text
+    assert "takes numba: the PyTorch forms were slower at all 9 sizes measured." in text
 
 
 def test_tables_have_a_column_for_each_rival_that_took_part() -> None:
