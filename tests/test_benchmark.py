@@ -207,6 +207,21 @@ def test_backward_that_does_not_fit_is_left_out_with_a_reason(name: str, op: str
     assert reason_to_skip(name, given._replace(mode="forward")) == ""
 
 
+def test_search_for_a_chunk_size_repeats_short_calls_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second's first call is slow, the third is hopeless, the last is too long to be warm-up.
+    seconds = {"a": [0.04, 0.03, 0.02], "b": [0.07, 0.01, 0.02], "c": [0.05, 0.0, 0.0], "d": [0.2, 0.0, 0.0]}
+    calls: list[str] = []
+    monkeypatch.setattr(bench, "runner", lambda form, given: form.name)
+    monkeypatch.setattr(bench, "timed", lambda name: (calls.append(name) or seconds[name][calls.count(name) - 1], 0.0))
+    forms = [ours("wkv4", name) for name in seconds]
+    assert bench._fastest(forms, problem("wkv4", "forward", 1)).name == "b"
+    assert "".join(calls) == "aaabbbcd"
+    calls.clear()
+    seconds |= {"d": [0.2, 0.0, 0.0], "e": [0.1, 0.0, 0.0]}
+    assert bench._fastest([ours("wkv4", name) for name in "de"], problem("wkv4", "forward", 1)).name == "e"
+    assert "".join(calls) == "de"
+
+
 # The whole
 
 
