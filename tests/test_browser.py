@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 EVERY = "every_widget.ipynb"
 # What a learner finds in each chapter, from top to bottom.
 CHAPTERS = {
-    "00_start_here": ["MixingMatrix"],
-    "03_rwkv": ["MixingMatrix", "MixingMatrix"],
+    "00_start_here": ["MixingMatrix", "MemoryLoad", "CacheRace"],
+    "03_rwkv": ["MixingMatrix", "MixingMatrix", "StateScope"],
 }
 LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
 

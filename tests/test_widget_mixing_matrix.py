@@ -157,10 +157,12 @@ def test_keys_and_mouse_light_the_same_entry_in_both(browser, tmp_path) -> None:
     widget = picture(fading(), ledger.names)
     with opened(browser, widget, tmp_path) as page:
         cells, light = page.page.locator(".hl-cells"), page.page.locator(".hl-marks rect")
+        way = page.page.locator("figure svg:not(.hl-marks)")
         page.press(".hl-cells", "ArrowUp", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft")
         assert page.shown() == widget.shown({"i": 5, "j": 4})
         assert [light.get_attribute(name) for name in ("x", "y")] == ["3", "4"]
         assert page.page.locator(".hl-lit").text_content() == "0.3 v4"
+        assert way.locator("g text").all_text_contents() == ["\u00d7 0.5"]
         page.press(".hl-cells", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowUp")  # one more than there are rows
         assert page.shown() == widget.shown({"i": 1, "j": 4})
         box = cells.bounding_box()
@@ -168,7 +170,6 @@ def test_keys_and_mouse_light_the_same_entry_in_both(browser, tmp_path) -> None:
         assert page.shown() == widget.shown({"i": 4, "j": 1})
         page.page.locator(".hl-sum span").nth(1).hover()
         assert page.shown() == widget.shown({"i": 4, "j": 4})
-        way = page.page.locator("figure svg:not(.hl-marks)")
         box = way.bounding_box()
         page.page.mouse.move(box["x"] + box["width"] * 1.5 / 6, box["y"] + box["height"] * 0.9)
         page.page.mouse.move(box["x"] + box["width"] * 2.5 / 6, box["y"] + box["height"] * 0.1)

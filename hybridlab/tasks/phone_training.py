@@ -1,9 +1,8 @@
 """How the three phone-book models of `phone_models.py` are trained, measured and written: `hybridlab train phone-book`.
 
-All three have the same optimizer, the same number of steps and the same kind of books. They differ in when long books come:
-attention and the fixed state find out what a phone book is from short ones first. A hybrid can read short books with its
-recurrences alone and then not discover its attention within these steps, so it sees long books from the beginning, and its
-attention stands in the middle: at the end (RRA) it was used too little.
+All three have the same optimizer, the same number of steps and the same books: short ones first, from which a model finds
+out what a phone book is, then all sizes mixed. With 500 steps instead of 1500 the outcome hung on the seed: two hybrids of
+three had not discovered their attention by then.
 """
 
 import json
@@ -33,21 +32,19 @@ class Shape(NamedTuple):
         pattern: a letter a layer; see `hybridlab.models.hybrid`.
         heads: H.
         head_width: K = V.
-        first: updates on short books only, before all sizes are mixed.
     """
 
     pattern: str
     heads: int
     head_width: int
-    first: int
 
 
 # W looks back one token only: which number stands behind which name is a matter of neighbours, and a full layer does not
 # always find that out within these steps. Token shift does the same for R.
 SHAPES = {
-    "attention": Shape("WAA", heads=4, head_width=16, first=200),
-    "fixed state": Shape("RRR", heads=2, head_width=12, first=150),
-    "hybrid": Shape("RAR", heads=4, head_width=16, first=0),
+    "attention": Shape("WAA", heads=4, head_width=16),
+    "fixed state": Shape("RRR", heads=2, head_width=12),
+    "hybrid": Shape("RAR", heads=4, head_width=16),
 }
 SIZES = (2, 4, 8, 16, 32, 48, 64)  # pairs of the books that are measured
 MEASURED_SEED = 1_000_000  # of the books to measure on: far from any seed of training
@@ -64,6 +61,7 @@ class Recipe:
         width: D.
         ffn_width: F.
         steps: updates.
+        first: how many of them see short books only.
         short: pairs of the longest among short books.
         longest: pairs of the longest books.
         tokens: about so many in each batch.
@@ -73,7 +71,8 @@ class Recipe:
 
     width: int = 64
     ffn_width: int = 64
-    steps: int = 500
+    steps: int = 1500
+    first: int = 200
     short: int = 8
     longest: int = 64
     tokens: int = 2048
@@ -121,7 +120,7 @@ def train_phone_models(
 def trained(shape: Shape, seed: int, recipe: Recipe) -> HybridLM:
     """One model, taught by the recipe."""
     model = new_model(shape, seed, recipe)
-    books = Lessons((recipe.short, recipe.longest), shape.first, recipe.tokens)
+    books = Lessons((recipe.short, recipe.longest), recipe.first, recipe.tokens)
     train(model, books, steps=recipe.steps, learning_rate=recipe.learning_rate, seed=seed)
     return model.eval()
 

@@ -57,7 +57,10 @@ function way_through(packed) {
     };
   }
 
-  return { delay, said, kept: (s) => vector(at(keep, s)), single: memories === 1 };
+  // What step s leaves, where it is the same for every memory.
+  const kept = (s) => at(keep, s).every((x) => x === at(keep, s)[0]) ? `× ${short(at(keep, s)[0])}` : "";
+
+  return { delay, said, kept };
 }
 
 function draw_matrix(page, weights, names) {
@@ -132,9 +135,9 @@ function draw_unrolled(page, names, recurrent) {
     }
     const last = middle(i - way.delay);
     set(lit, { d: `M${from} ${TOKENS - 14}V${STATES}H${last}L${to} ${OUTPUTS + 8}` });
-    if (tokens > MOST_NAMED || !way.single) return;
+    if (tokens > MOST_NAMED) return;
     for (let s = j + 1; s <= i - way.delay; s++) {
-      labels.append(svg("text", { x: middle(s) - step / 2, y: STATES - 9 }, `× ${way.kept(s)}`));
+      labels.append(svg("text", { x: middle(s) - step / 2, y: STATES - 9 }, way.kept(s)));
     }
   }
 

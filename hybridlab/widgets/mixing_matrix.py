@@ -23,7 +23,7 @@ ROUNDING = 1e-12
 
 
 class MixingMatrix(LivePicture):
-    """How much of token j reaches output i, and on which way?
+    """How much of token j reaches output i, and by what path?
 
     To find out with it: pick an output and walk along its row. In a fading sum each step back halves the weight. Then pick a
     token and walk down its column: what you see is how it is forgotten. Where the recurrence is drawn, the lit path says
@@ -40,7 +40,7 @@ class MixingMatrix(LivePicture):
         ValueError: no square matrix of finite numbers; factors that give another matrix.
     """
 
-    question = "How much of token j reaches output i, and on which way?"
+    question = "How much of token j reaches output i, and by what path?"
     _esm = script("mixing_matrix.js")
 
     def __init__(
