@@ -304,7 +304,7 @@ def test_bad_input(changes: dict, message: str) -> None:
 def test_numba_says_why_it_cannot() -> None:
     half = {name: x.bfloat16() for name, x in changed().items() if name != "state"}
     with pytest.raises(
-        ValueError, match=r"Numba kernels take float32 and float64, these are torch\.bfloat16; use form='chunked'"
+        ValueError, match=r"Numba kernels take float32 and float64, these are torch\.bfloat16; use backend='auto'"
     ):
         wkv6(**half, backend="numba")
 

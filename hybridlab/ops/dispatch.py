@@ -67,7 +67,7 @@ def obstacle(backend: str, device: str, dtype: torch.dtype) -> str:
         if device not in ("cpu", "meta"):
             return f"Numba kernels take CPU tensors, these are on {device}; use backend='triton'"
         if dtype not in NUMBA_DTYPES:
-            return f"Numba kernels take float32 and float64, these are {dtype}; use form='chunked'"
+            return f"Numba kernels take float32 and float64, these are {dtype}; use backend='auto'"
     if backend == "triton":
         return _triton_obstacle(device, dtype)
     return ""
