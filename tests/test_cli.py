@@ -350,6 +350,18 @@ def test_lab_without_jupyterlab_says_how_to_get_it(command: list[str], monkeypat
     assert not command
 
 
+def test_lab_without_a_place_to_write_says_what_to_set(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()  # no folder can be made below a file, even by root
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "file" / "runtime"))
+    assert status("lab") == 2
+    assert "set JUPYTER_RUNTIME_DIR, or HOME, to a folder of your own" in capsys.readouterr().err
+    assert not command
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "new" / "runtime"))
+    assert run("lab").exit_code == 0
+
+
 def test_where_a_process_cannot_become_another_lab_returns_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab.os, "name", "nt")
     assert lab.become([sys.executable, "-c", "raise SystemExit(7)"]) == 7

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # Defaults of this server alone: no question about news at a learner's first start, no offer of an untested JupyterLab.
@@ -43,6 +44,21 @@ def check_installed() -> None:
             "jupyterlab is not installed in this environment: pip install -c constraints.txt -e '.[course]' in the "
             "repository, or `make lab`, which does it"
         )
+
+
+def check_writable() -> None:
+    """Raises ValueError if there is no place for what JupyterLab writes while it runs."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    folder = Path(jupyter_runtime_dir())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"JupyterLab cannot write to {folder} ({error.strerror}): "
+            "set JUPYTER_RUNTIME_DIR, or HOME, to a folder of your own"
+        ) from None
 
 
 def is_superuser() -> bool:
