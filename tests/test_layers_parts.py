@@ -21,28 +21,22 @@ from hybridlab.layers import (
     SwiGLU,
     initial,
     rotary,
-    rwkv5_time_mixing,
     set_backend,
 )
 from hybridlab.layers.token_shift import last_token, previous, weigh_past, weigh_present
+from hybridlab.measure.recording import recording
 from hybridlab.state import state_nbytes
 
 
-def test_rwkv5_hands_over_one_decay_for_all_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rwkv5_hands_over_one_decay_for_all_times() -> None:
     """(1, 1, H, K) in storage of H * K numbers: never expanded, never copied."""
-    seen = []
-    real = rwkv5_time_mixing.wkv6
-
-    def spy(r, k, v, log_decay, bonus, state, **options):  # type: ignore[no-untyped-def]
-        seen.append(log_decay)
-        return real(r, k, v, log_decay, bonus, state, **options)
-
-    monkeypatch.setattr(rwkv5_time_mixing, "wkv6", spy)
     layer = RWKV5TimeMixing(24, 3, 8)
-    set_backend(layer, "naive")
-    layer(torch.randn(2, 50, 24))
-    assert seen[0].shape == (1, 1, 3, 8)
-    assert seen[0].untyped_storage().nbytes() == 3 * 8 * 4
+    with recording(layer) as calls:
+        layer(torch.randn(2, 50, 24))
+    (call,) = calls
+    log_decay = call.inputs["log_decay"]
+    assert log_decay.shape == (1, 1, 3, 8)
+    assert log_decay.untyped_storage().nbytes() == 3 * 8 * 4
 
 
 @pytest.mark.parametrize(
