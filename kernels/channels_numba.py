@@ -5,6 +5,7 @@ of the channels of one sequence, through all of its tokens.
 """
 
 import math
+import sys
 
 from numba import get_num_threads, njit
 
@@ -14,10 +15,10 @@ SHORT_ROW = 64
 SMALL = 16384
 
 
-def split(batch: int, channels: int) -> tuple[int, int]:
-    """Tasks and channels a task: rows as long as keeps every thread busy."""
-    blocks = 1
-    while batch * blocks % get_num_threads() and channels // (blocks + 1) >= SHORT_ROW:
+def split(batch: int, channels: int, longest: int = sys.maxsize, shortest: int = SHORT_ROW) -> tuple[int, int]:
+    """Tasks and channels a task: rows as long as keeps every thread busy, between a longest and a shortest."""
+    blocks = math.ceil(channels / longest)
+    while batch * blocks % get_num_threads() and channels // (blocks + 1) >= shortest:
         blocks += 1
     width = math.ceil(channels / blocks)
     return batch * math.ceil(channels / width), width

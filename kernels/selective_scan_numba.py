@@ -11,14 +11,12 @@ A token is one call with matrices, not a call a state number with rows: to count
 more than the row itself.
 """
 
-import math
-
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from torch import Tensor
 
-from hybridlab.kernels.channels_numba import place
+from hybridlab.kernels.channels_numba import place, split
 from hybridlab.kernels.matrices_numba import REORDER
 from hybridlab.kernels.numerics_numba import FAST, arrays, exp
 
@@ -182,28 +180,19 @@ def _backward_threads(tasks, width, inputs, g_out, gradients):
         _backward_task(task, width, inputs, g_out, gradients)
 
 
-def _split(batch: int, channels: int) -> tuple[int, int]:
-    """Tasks and channels a task: rows of a good length, as many tasks as keeps every thread busy."""
-    blocks = math.ceil(channels / ROW)
-    while batch * blocks % get_num_threads() and channels // (blocks + 1) >= SHORT_ROW:
-        blocks += 1
-    width = math.ceil(channels / blocks)
-    return batch * math.ceil(channels / width), width
-
-
 def forward(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, T, E) and final state (B, E, N) of x, dt, A, B, C, D, state as `hybridlab.ops.selective_scan` has them."""
     x, *_, state = inputs
     output, final = (torch.empty(z.shape, dtype=z.dtype) for z in (x, state))
     run = _forward_alone if x.shape[1] * state.numel() < SMALL else _forward_threads
-    run(*_split(x.shape[0], x.shape[2]), arrays(inputs), output.numpy(), final.numpy())
+    run(*split(x.shape[0], x.shape[2], ROW, SHORT_ROW), arrays(inputs), output.numpy(), final.numpy())
     return output, final
 
 
 def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Gradients of x, dt, A, B, C, D and state."""
     x, dt, A, B, C, D, state, _, _, g_out, g_final = tensors
-    tasks, width = _split(x.shape[0], x.shape[2])
+    tasks, width = split(x.shape[0], x.shape[2], ROW, SHORT_ROW)
     # What tasks add up is a summand of each: threads do not meet, and sums stay reproducible.
     g_A, g_D = state.new_empty(state.shape), state.new_zeros(state.shape[:2])
     g_B, g_C = (state.new_empty(tasks // x.shape[0], *B.shape) for _ in range(2))

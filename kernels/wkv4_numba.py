@@ -7,13 +7,12 @@ The shift is not carried as one number, `max += log_decay`, which would round at
 then 1 % off after 4096 tokens. It is kept as the key it came from and that key's age, max = key + age * log_decay.
 """
 
-import math
-
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from torch import Tensor
 
+from hybridlab.kernels.channels_numba import place, split
 from hybridlab.kernels.numerics_numba import FAST, arrays, exp
 
 # Channels a task at most: long rows to read, and the sums of a row stay in the nearest cache.
@@ -105,17 +104,9 @@ def _opened(state):
 
 
 @njit(**JIT)
-def _place(task, channels, width):
-    """Which sequence, and which channels of it."""
-    blocks = (channels + width - 1) // width
-    start = task % blocks * width
-    return task // blocks, slice(start, min(start + width, channels))
-
-
-@njit(**JIT)
 def _forward_task(task, width, inputs, out, final):
     k, v, log_decay, bonus, state = inputs
-    b, c = _place(task, k.shape[2], width)
+    b, c = place(task, k.shape[2], width)
     sums, weights = _opened(state[b, c]), (log_decay[c], bonus[c])
     for t in range(k.shape[1]):
         _forward_row(sums, weights, k[b, t, c], v[b, t, c], out[b, t, c])
@@ -123,21 +114,21 @@ def _forward_task(task, width, inputs, out, final):
 
 
 @njit(**JIT)
-def _replay(inputs, place, segment, sums, before):
+def _replay(inputs, here, segment, sums, before):
     """The sums before every token of a segment; `sums` goes from its start to its end."""
     k, v, log_decay, _, _ = inputs
-    b, c = place
+    b, c = here
     first = segment * SEGMENT
     for t in range(first, min(first + SEGMENT, k.shape[1])):
         _replay_row(sums, log_decay[c], k[b, t, c], v[b, t, c], before[t - first])
 
 
 @njit(**JIT)
-def _walk_back(inputs, results, place, segment, before, gradients, carried):
+def _walk_back(inputs, results, here, segment, before, gradients, carried):
     """The gradients of a segment, last token first."""
     k, v, log_decay, bonus, _ = inputs
     out, g_out, _ = results
-    b, c = place
+    b, c = here
     first = segment * SEGMENT
     for t in range(min(first + SEGMENT, k.shape[1]) - 1, first - 1, -1):
         token, g_token = (
@@ -152,18 +143,18 @@ def _backward_task(task, width, inputs, results, gradients):
     """Forwards it notes the sums at the start of each segment; backwards it replays a segment, then walks it back."""
     k, state, g_final = inputs[0], inputs[4], results[2]
     _, _, g_log_decay, g_bonus, g_state = gradients
-    b, c = place = _place(task, k.shape[2], width)
+    b, c = here = place(task, k.shape[2], width)
     sums, g_sums = _opened(state[b, c]), _opened(g_final[b, c])
     segments = (k.shape[1] + SEGMENT - 1) // SEGMENT
     starts = np.empty((segments, *sums.shape), k.dtype)
     before = np.empty((SEGMENT, 3, sums.shape[1]), k.dtype)
     for segment in range(segments):
         starts[segment] = sums
-        _replay(inputs, place, segment, sums, before)
+        _replay(inputs, here, segment, sums, before)
     carried = g_log_decay[b, c], g_bonus[b, c], g_sums[0], g_sums[1]
     for segment in range(segments - 1, -1, -1):
-        _replay(inputs, place, segment, starts[segment], before)
-        _walk_back(inputs, results, place, segment, before, gradients, carried)
+        _replay(inputs, here, segment, starts[segment], before)
+        _walk_back(inputs, results, here, segment, before, gradients, carried)
     g_state[b, c, 0], g_state[b, c, 1] = g_sums[0], g_sums[1]
     # e^max multiplies num and den alike.
     g_state[b, c, 2] = g_sums[0] * state[b, c, 0] + g_sums[1] * state[b, c, 1]
@@ -193,21 +184,12 @@ def _backward_threads(tasks, width, inputs, results, gradients):
         _backward_task(task, width, inputs, results, gradients)
 
 
-def _split(batch: int, channels: int) -> tuple[int, int]:
-    """Tasks and channels a task: rows of a good length, as many tasks as keeps every thread busy."""
-    blocks = math.ceil(channels / ROW)
-    while batch * blocks % get_num_threads() and channels // (blocks + 1) >= SHORT_ROW:
-        blocks += 1
-    width = math.ceil(channels / blocks)
-    return batch * math.ceil(channels / width), width
-
-
 def forward(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, T, C) and final state (B, C, 3) of k, v, log_decay, bonus, state as `hybridlab.ops.wkv4` has them."""
     k, v, _, _, state = inputs
     output, final = (torch.empty(x.shape, dtype=x.dtype) for x in (v, state))
     run = _forward_alone if k.numel() < SMALL else _forward_threads
-    run(*_split(k.shape[0], k.shape[2]), arrays(inputs), output.numpy(), final.numpy())
+    run(*split(k.shape[0], k.shape[2], ROW, SHORT_ROW), arrays(inputs), output.numpy(), final.numpy())
     return output, final
 
 
@@ -220,5 +202,5 @@ def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     run = _backward_alone if k.numel() < SMALL else _backward_threads
     inputs, results = arrays((k, v, log_decay, bonus, state)), arrays((output, g_output, g_final))
     gradients = arrays((g_k, g_v, g_log_decay, g_bonus, g_state))
-    run(*_split(k.shape[0], k.shape[2]), inputs, results, gradients)
+    run(*split(k.shape[0], k.shape[2], ROW, SHORT_ROW), inputs, results, gradients)
     return g_k, g_v, g_log_decay.sum(0), g_bonus.sum(0), g_state
