@@ -175,8 +175,9 @@ def _numba_cache() -> str:
         from hybridlab.kernels import wkv4_numba
     except RuntimeError:  # no such place: Numba refuses the kernels
         return ""
-    paths = (kernel.stats.cache_path for kernel in vars(wkv4_numba).values() if isinstance(kernel, Dispatcher))
-    return next(paths) or ""
+    kernels = (kernel for kernel in vars(wkv4_numba).values() if isinstance(kernel, Dispatcher))
+    # What other kernels inline is compiled with them and has no place of its own.
+    return next((kernel.stats.cache_path for kernel in kernels if kernel.stats.cache_path), "")
 
 
 def _writable(folder: Path) -> bool:
