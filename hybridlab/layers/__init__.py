@@ -4,12 +4,14 @@ from hybridlab.layers.grouped_attention import GroupedAttention
 from hybridlab.layers.head_norm import HeadNorm
 from hybridlab.layers.initial import Depth
 from hybridlab.layers.layer import Layer, Shared, set_backend
+from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
 from hybridlab.layers.residual_block import BlockState, ResidualBlock
 from hybridlab.layers.rotary import Rotary, Stretch
 from hybridlab.layers.rwkv4_time_mixing import RWKV4State, RWKV4TimeMixing
 from hybridlab.layers.rwkv5_time_mixing import RWKV5TimeMixing, TimeMixingState
 from hybridlab.layers.rwkv6_time_mixing import RWKV6TimeMixing
 from hybridlab.layers.rwkv_channel_mixing import ChannelMixingState, RWKV6ChannelMixing, RWKVChannelMixing
+from hybridlab.layers.short_filter import ShortFilter
 from hybridlab.layers.swiglu import SwiGLU
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "GroupedAttention",
     "HeadNorm",
     "Layer",
+    "MixerBlock",
     "RWKV4State",
     "RWKV4TimeMixing",
     "RWKV5TimeMixing",
@@ -28,6 +31,8 @@ __all__ = [
     "ResidualBlock",
     "Rotary",
     "Shared",
+    "ShortFilter",
+    "StreamNorm",
     "Stretch",
     "SwiGLU",
     "TimeMixingState",

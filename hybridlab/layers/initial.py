@@ -1,7 +1,8 @@
-"""Initial values for training from scratch, as the RWKV authors and GPT-2 chose them.
+"""Initial values for training from scratch, as the authors of RWKV, Mamba and GPT-2 chose them.
 
 RWKV starts every channel with a clock and a taste of its own: decays and mixing weights are ramps over the channels whose
 slope depends on depth, and whatever writes into the residual stream starts at zero, so that a block begins as the identity.
+Mamba's clocks are its steps: drawn evenly on a logarithmic scale, from a thousandth to a tenth of a time constant.
 """
 
 import math
@@ -78,6 +79,23 @@ def normal(inputs: int, outputs: int, std: float = 0.02) -> nn.Linear:
 def residual_std(depth: Depth) -> float:
     """GPT-2's spread of what writes into the stream: two writers a layer add up to the spread of one matrix."""
     return 0.02 / math.sqrt(2 * depth.layers)
+
+
+def step_bias(channels: int, shortest: float = 1e-3, longest: float = 0.1, floor: float = 1e-4) -> Tensor:
+    """What softplus turns into steps of `shortest` to `longest`, log-uniform over channels, none below `floor`."""
+    low, high = math.log(shortest), math.log(longest)
+    steps = torch.empty(channels).uniform_(low, high).exp().clamp_min(floor)
+    return steps + torch.log(-torch.expm1(-steps))
+
+
+def residual_linear(inputs: int, outputs: int, bias: bool, depth: Depth) -> nn.Linear:
+    """Mamba's map back to the stream: PyTorch's start, divided by the root of the number of layers; no bias at first."""
+    linear = nn.Linear(inputs, outputs, bias=bias)
+    with torch.no_grad():
+        linear.weight /= math.sqrt(depth.layers)
+        if bias:
+            linear.bias.zero_()
+    return linear
 
 
 def _empty_linear(inputs: int, outputs: int) -> nn.Linear:
