@@ -4,6 +4,7 @@ from hybridlab.layers.grouped_attention import GroupedAttention
 from hybridlab.layers.head_norm import HeadNorm
 from hybridlab.layers.initial import Depth
 from hybridlab.layers.layer import Layer, Shared, set_backend
+from hybridlab.layers.mamba_mixer import MambaMixer, MambaSizes, MambaState
 from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
 from hybridlab.layers.residual_block import BlockState, ResidualBlock
 from hybridlab.layers.rotary import Rotary, Stretch
@@ -21,6 +22,9 @@ __all__ = [
     "GroupedAttention",
     "HeadNorm",
     "Layer",
+    "MambaMixer",
+    "MambaSizes",
+    "MambaState",
     "MixerBlock",
     "RWKV4State",
     "RWKV4TimeMixing",

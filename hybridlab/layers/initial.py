@@ -88,13 +88,19 @@ def step_bias(channels: int, shortest: float = 1e-3, longest: float = 0.1, floor
     return steps + torch.log(-torch.expm1(-steps))
 
 
-def residual_linear(inputs: int, outputs: int, bias: bool, depth: Depth) -> nn.Linear:
-    """Mamba's map back to the stream: PyTorch's start, divided by the root of the number of layers; no bias at first."""
+def input_linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
+    """Mamba's map from the stream: PyTorch's start; no bias at first."""
     linear = nn.Linear(inputs, outputs, bias=bias)
+    if bias:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+def residual_linear(inputs: int, outputs: int, bias: bool, depth: Depth) -> nn.Linear:
+    """Mamba's map back to the stream: as `input_linear`, divided by the root of the number of layers."""
+    linear = input_linear(inputs, outputs, bias)
     with torch.no_grad():
         linear.weight /= math.sqrt(depth.layers)
-        if bias:
-            linear.bias.zero_()
     return linear
 
 
