@@ -46,6 +46,12 @@ StateVectors = Float[Tensor, "B T N"]
 Rates = Float[Tensor, "E N"]
 PerInner = Float[Tensor, "E"]
 
+# The same where the inner width is divided into heads, with B and C shared by a group of them.
+HeadInputs = Float[Tensor, "B T H P"]
+Steps = Float[Tensor, "B T H"]
+GroupVectors = Float[Tensor, "B T G N"]
+PerHead = Float[Tensor, "H"]
+
 # What is carried from one call to the next.
 MatrixState = Float[Tensor, "B H K V"]
 Wkv4State = Float[Tensor, "B C 3"]
@@ -53,3 +59,4 @@ ShiftState = Float[Tensor, "B D"]
 ChannelState = Float[Tensor, "B D"]
 ConvState = Float[Tensor, "B W-1 D"]
 ScanState = Float[Tensor, "B E N"]
+SSDState = Float[Tensor, "B H P N"]

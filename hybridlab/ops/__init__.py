@@ -2,10 +2,23 @@
 
 from hybridlab.ops.attention import AttentionState, attention
 from hybridlab.ops.linear_recurrence import linear_recurrence
+from hybridlab.ops.retention import retention
 from hybridlab.ops.rg_lru import rg_lru
 from hybridlab.ops.selective_scan import selective_scan
 from hybridlab.ops.short_conv import short_conv
+from hybridlab.ops.ssd import ssd
 from hybridlab.ops.wkv4 import wkv4
 from hybridlab.ops.wkv6 import wkv6
 
-__all__ = ["AttentionState", "attention", "linear_recurrence", "rg_lru", "selective_scan", "short_conv", "wkv4", "wkv6"]
+__all__ = [
+    "AttentionState",
+    "attention",
+    "linear_recurrence",
+    "retention",
+    "rg_lru",
+    "selective_scan",
+    "short_conv",
+    "ssd",
+    "wkv4",
+    "wkv6",
+]
