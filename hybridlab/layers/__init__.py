@@ -1,9 +1,11 @@
 """Token mixers, channel mixers, norms and positions: one file each, all called `(x, state, shared) -> (y, state)`."""
 
+from hybridlab.layers.gated_norm import GatedRMSNorm
 from hybridlab.layers.grouped_attention import GroupedAttention
 from hybridlab.layers.head_norm import HeadNorm
 from hybridlab.layers.initial import Depth
 from hybridlab.layers.layer import Layer, Shared, set_backend
+from hybridlab.layers.mamba2_mixer import Mamba2Mixer, Mamba2Sizes, Mamba2State
 from hybridlab.layers.mamba_mixer import MambaMixer, MambaSizes, MambaState
 from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
 from hybridlab.layers.residual_block import BlockState, ResidualBlock
@@ -19,9 +21,13 @@ __all__ = [
     "BlockState",
     "ChannelMixingState",
     "Depth",
+    "GatedRMSNorm",
     "GroupedAttention",
     "HeadNorm",
     "Layer",
+    "Mamba2Mixer",
+    "Mamba2Sizes",
+    "Mamba2State",
     "MambaMixer",
     "MambaSizes",
     "MambaState",
