@@ -23,24 +23,22 @@ class MambaState(NamedTuple):
     """
 
     conv: ConvState
-    scan: ScanState
+    ssm: ScanState
 
 
 class MambaSizes(NamedTuple):
-    """How large a Mamba mixer is.
+    """Sizes of a Mamba mixer; none depends on the stream's width.
 
     Attributes:
-        width: D, of the stream.
         inner: E, channels that are convolved and scanned.
-        state_size: N, numbers that each channel remembers.
         rank: inner width of the map that finds a token's steps.
+        state_size: N, numbers that each channel remembers.
         filter_width: W, taps of the short convolution.
     """
 
-    width: int
     inner: int
+    rank: int
     state_size: int = 16
-    rank: int = 1
     filter_width: int = 4
 
 
@@ -51,12 +49,13 @@ class MambaMixer(Layer):
     rates are A = -exp(A_log). Steps and rates are float32 at least.
 
     Args:
-        sizes: D, E, N, rank and W.
+        width: D.
+        sizes: E, N, rank and W.
+        depth: where the layer stands, for its initial values.
         bias: whether the maps from and to the stream have biases.
         conv_bias: whether the convolution has one.
         selection_norm: makes the norm of a width through which r, B and C go, each its own; None is no norm. Falcon-Mamba
             has one without weights, Jamba one with.
-        depth: where the layer stands, for its initial values.
 
     Source: Mamba, arXiv 2312.00752, section 3.4 and its code. Chapter 04.
     """
@@ -66,17 +65,19 @@ class MambaMixer(Layer):
 
     def __init__(
         self,
+        width: int,
         sizes: MambaSizes,
+        depth: Depth = ONLY_LAYER,
+        *,
         bias: bool = False,
         conv_bias: bool = True,
         selection_norm: Callable[[int], nn.Module] | None = None,
-        depth: Depth = ONLY_LAYER,
     ) -> None:
         super().__init__()
         self.sizes = sizes
         norm = selection_norm or nn.Identity
         inner, state_size, rank = sizes.inner, sizes.state_size, sizes.rank
-        self.inputs = initial.input_linear(sizes.width, 2 * inner, bias)
+        self.input = initial.input_linear(width, 2 * inner, bias)
         self.conv = ShortFilter(inner, sizes.filter_width, conv_bias)
         self.selection = nn.Linear(inner, rank + 2 * state_size, bias=False)
         self.step_norm, self.B_norm, self.C_norm = norm(rank), norm(state_size), norm(state_size)
@@ -85,7 +86,7 @@ class MambaMixer(Layer):
         self.step.bias = nn.Parameter(initial.step_bias(inner))
         self.A_log = nn.Parameter(torch.arange(1.0, state_size + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
-        self.output = initial.residual_linear(inner, sizes.width, bias, depth)
+        self.output = initial.residual_linear(inner, width, bias, depth)
 
     def rates(self) -> Rates:
         """A, (E, N): how fast each number fades in a step of length 1."""
@@ -105,12 +106,12 @@ class MambaMixer(Layer):
     def forward(self, x: Stream, state: MambaState | None = None, shared: Shared | None = None) -> tuple[Stream, MambaState]:
         """(B, T, D) to (B, T, D), and the state after the last token."""
         state = self.start(x) if state is None else state
-        x, gate = self.inputs(x).chunk(2, -1)
+        x, gate = self.input(x).chunk(2, -1)
         x, conv = self.conv(x, state.conv, self.backend)
         x = silu(x)
         dt, B, C = self.selected(x)
-        y, scan = self.op(x, dt, self.rates(), B, C, self.D, state.scan, backend=self.backend)
-        return self.output(y * silu(gate)), MambaState(conv, scan)
+        y, ssm = self.op(x, dt, self.rates(), B, C, self.D, state.ssm, backend=self.backend)
+        return self.output(y * silu(gate)), MambaState(conv, ssm)
 
     def state_after(self, batch: int, length: int, storage: Storage) -> MambaState:
         """The same size after any number of tokens."""

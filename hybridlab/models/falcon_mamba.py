@@ -39,6 +39,13 @@ class FalconMamba(MambaSkeleton):
         norm = partial(nn.RMSNorm, eps=config.selection_eps, elementwise_affine=False)
 
         def mixer(depth: Depth) -> MambaMixer:
-            return MambaMixer(config.mixer_sizes, config.bias, config.conv_bias, norm, depth)
+            return MambaMixer(
+                config.width,
+                config.mixer_sizes,
+                depth,
+                bias=config.bias,
+                conv_bias=config.conv_bias,
+                selection_norm=norm,
+            )
 
         super().__init__(config, mixer, backend)

@@ -27,7 +27,7 @@ class MambaConfig(MambaSkeletonConfig):
     @property
     def mixer_sizes(self) -> MambaSizes:
         """The sizes of each layer's mixer."""
-        return MambaSizes(self.width, self.inner, self.state_size, self.rank, self.filter_width)
+        return MambaSizes(self.inner, self.rank, self.state_size, self.filter_width)
 
 
 PRESETS = {
@@ -46,6 +46,6 @@ class Mamba(MambaSkeleton):
 
     def __init__(self, config: MambaConfig, backend: str = "auto") -> None:
         def mixer(depth: Depth) -> MambaMixer:
-            return MambaMixer(config.mixer_sizes, config.bias, config.conv_bias, depth=depth)
+            return MambaMixer(config.width, config.mixer_sizes, depth, bias=config.bias, conv_bias=config.conv_bias)
 
         super().__init__(config, mixer, backend)
