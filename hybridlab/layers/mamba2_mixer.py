@@ -31,10 +31,9 @@ class Mamba2State(NamedTuple):
 
 
 class Mamba2Sizes(NamedTuple):
-    """How large a Mamba-2 mixer is; heads need not fill twice the stream's width.
+    """How large a Mamba-2 mixer is; none of these depends on the stream's width.
 
     Attributes:
-        width: D, of the stream.
         heads: H.
         head_width: P, of a head's inputs.
         state_size: N, length of the vectors B and C.
@@ -42,7 +41,6 @@ class Mamba2Sizes(NamedTuple):
         filter_width: W, taps of the short convolution.
     """
 
-    width: int
     heads: int
     head_width: int = 64
     state_size: int = 128
@@ -67,13 +65,14 @@ class Mamba2Mixer(Layer):
     float32 at least.
 
     Args:
-        sizes: D, H, P, N, G and W.
+        width: D.
+        sizes: H, P, N, G and W.
+        depth: where the layer stands, for its initial values.
         bias: whether the maps from and to the stream have biases.
         conv_bias: whether the convolution has one.
         step_limits: the shortest and the longest step; a shortest above 0 lets no token go unread.
         norm_groups: groups of the gated norm; None is G, so that heads that share B and C are normed together.
         norm_eps: added to mean squares in the gated norm.
-        depth: where the layer stands, for its initial values.
 
     Raises:
         ValueError: groups that do not divide the heads, limits that leave no step.
@@ -86,25 +85,27 @@ class Mamba2Mixer(Layer):
 
     def __init__(
         self,
+        width: int,
         sizes: Mamba2Sizes,
+        depth: Depth = ONLY_LAYER,
+        *,
         bias: bool = False,
         conv_bias: bool = True,
         step_limits: tuple[float, float] = ANY_STEP,
         norm_groups: int | None = None,
         norm_eps: float = 1e-5,
-        depth: Depth = ONLY_LAYER,
     ) -> None:
         super().__init__()
         _check(sizes, step_limits)
         self.sizes, self.step_limits = sizes, step_limits
         inner, filtered, heads = sizes.inner, sizes.filtered, sizes.heads
-        self.inputs = initial.input_linear(sizes.width, inner + filtered + heads, bias)
+        self.inputs = initial.input_linear(width, inner + filtered + heads, bias)
         self.conv = ShortFilter(filtered, sizes.filter_width, conv_bias)
         self.step_bias = nn.Parameter(initial.step_bias(heads))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(heads))
         self.norm = GatedRMSNorm(inner, sizes.groups if norm_groups is None else norm_groups, norm_eps)
-        self.output = initial.residual_linear(inner, sizes.width, bias, depth)
+        self.output = initial.residual_linear(inner, width, bias, depth)
 
     def rates(self) -> PerHead:
         """A, (H,): how fast each head's matrix fades in a step of length 1."""

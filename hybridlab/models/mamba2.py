@@ -48,7 +48,7 @@ class Mamba2Config(MambaSkeletonConfig):
     @property
     def mixer_sizes(self) -> Mamba2Sizes:
         """The sizes of each layer's mixer."""
-        return Mamba2Sizes(self.width, self.heads, self.head_width, self.state_size, self.groups, self.filter_width)
+        return Mamba2Sizes(self.heads, self.head_width, self.state_size, self.groups, self.filter_width)
 
 
 def _are_limits(steps: object) -> bool:
@@ -82,12 +82,13 @@ class Mamba2(MambaSkeleton):
     def __init__(self, config: Mamba2Config, backend: str = "auto") -> None:
         def mixer(depth: Depth) -> Mamba2Mixer:
             return Mamba2Mixer(
+                config.width,
                 config.mixer_sizes,
-                config.bias,
-                config.conv_bias,
-                config.step_limits,
+                depth,
+                bias=config.bias,
+                conv_bias=config.conv_bias,
+                step_limits=config.step_limits,
                 norm_eps=config.norm_eps,
-                depth=depth,
             )
 
         super().__init__(config, mixer, backend)
