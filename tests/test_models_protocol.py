@@ -12,9 +12,13 @@ from hybridlab.models import (
     RWKV6,
     Decoder,
     DecoderConfig,
+    FalconMamba,
+    FalconMambaConfig,
     HybridConfig,
     HybridLM,
     LanguageModel,
+    Mamba,
+    MambaConfig,
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
@@ -23,12 +27,14 @@ from hybridlab.models import (
 from hybridlab.state import ModelState, state_nbytes, state_tensors
 
 VOCABULARY, WIDTH, WINDOW, LENGTH, BATCH = 41, 24, 5, 21, 2
-PATTERN = "RWREPA"
+PATTERN = "RWREPMA"
 MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv4": lambda: RWKV4(RWKV4Config(VOCABULARY, WIDTH, 2, attention_width=16)),
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, 2, head_width=8)),
     "rwkv6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, 2, head_width=8, mix_rank=3, decay_rank=5)),
     "decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, 2, heads=4, groups=2)),
+    "mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, 2, state_size=5, filter_width=3)),
+    "falcon mamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, 2, inner=30, rank=3, bias=True, tied=False)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=PATTERN, head_width=8, window=WINDOW)),
 }
 
@@ -116,11 +122,14 @@ def test_bfloat16(name: str) -> None:
 
 
 def test_bytes_of_a_hybrid() -> None:
-    """R, E: a shift and H matrices; P: a shift and three numbers a channel; A: all tokens; W: W - 1 of them. float32."""
+    """Numbers of float32. R, E: a shift and H matrices; P: a shift and three a channel; M: three inputs of the filter and
+    sixteen a channel, twice the width; A: all tokens; W: W - 1 of them."""
     model = MODELS["hybrid"]()
     matrices, cache = WIDTH + 3 * 8 * 8, 2 * WIDTH
     for length in (1, WINDOW, 4 * WINDOW):
-        numbers = 3 * matrices + (WIDTH + 3 * WIDTH) + cache * length + cache * min(length, WINDOW - 1)
+        numbers = (
+            3 * matrices + (WIDTH + 3 * WIDTH) + 2 * WIDTH * (3 + 16) + cache * length + cache * min(length, WINDOW - 1)
+        )
         assert state_nbytes(model.init_state(1, length)) == 4 * numbers
 
 

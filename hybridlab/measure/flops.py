@@ -36,7 +36,26 @@ def wkv6_flops(r: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *othe
     return batch * length * heads * (5 * keys * values + 3 * keys + 2 * values)
 
 
-FORMULAS: dict[str, Callable[..., int]] = {"wkv4": wkv4_flops, "wkv6": wkv6_flops}
+def short_conv_flops(x: tuple[int, ...], weight: tuple[int, ...], *others: Any, out_shape: Any = None) -> int:
+    """2 a channel and tap, the bias in the place of the addition that the first tap lacks."""
+    batch, length, channels = x
+    return 2 * batch * length * channels * weight[-1]
+
+
+def selective_scan_flops(
+    x: tuple[int, ...], dt: tuple[int, ...], A: tuple[int, ...], *others: Any, out_shape: Any = None
+) -> int:
+    """Each number of the state: 1 for dt A, 3 to fade it and add (dt x) B, 2 to read it; and 3 a channel for dt x and D x."""
+    batch, length, inner = x
+    return batch * length * inner * (6 * A[-1] + 3)
+
+
+FORMULAS: dict[str, Callable[..., int]] = {
+    "selective_scan": selective_scan_flops,
+    "short_conv": short_conv_flops,
+    "wkv4": wkv4_flops,
+    "wkv6": wkv6_flops,
+}
 
 
 def count_flops(model: LanguageModel, context: int) -> Flops:

@@ -3,8 +3,10 @@
 from hybridlab.layers.layer import set_backend
 from hybridlab.models.checkpoint import load_checkpoint
 from hybridlab.models.decoder import Decoder, DecoderConfig
+from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
 from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
 from hybridlab.models.language_model import LanguageModel, ModelOutput
+from hybridlab.models.mamba import Mamba, MambaConfig
 from hybridlab.models.presets import PRESETS, from_preset
 from hybridlab.models.rwkv4 import RWKV4, RWKV4Config
 from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
@@ -18,9 +20,13 @@ __all__ = [
     "RWKV6",
     "Decoder",
     "DecoderConfig",
+    "FalconMamba",
+    "FalconMambaConfig",
     "HybridConfig",
     "HybridLM",
     "LanguageModel",
+    "Mamba",
+    "MambaConfig",
     "ModelOutput",
     "RWKV4Config",
     "RWKV5Config",

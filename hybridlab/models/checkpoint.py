@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hybridlab.models import decoder_checkpoint, rwkv_checkpoint
+from hybridlab.models import decoder_checkpoint, mamba_checkpoint, rwkv_checkpoint
 from hybridlab.models.checkpoint_files import read_checkpoint
 from hybridlab.models.checkpoint_layout import Checkpoint, Layout
 from hybridlab.models.config import Config
 from hybridlab.models.language_model import LanguageModel
 
 # By "model_type" of config.json.
-FOLDERS: Mapping[str, Layout] = {**rwkv_checkpoint.FOLDERS, **decoder_checkpoint.FOLDERS}
+FOLDERS: Mapping[str, Layout] = {**rwkv_checkpoint.FOLDERS, **decoder_checkpoint.FOLDERS, **mamba_checkpoint.FOLDERS}
 # The authors' own files.
-RELEASED: tuple[Layout, ...] = rwkv_checkpoint.RELEASED
+RELEASED: tuple[Layout, ...] = (*rwkv_checkpoint.RELEASED, *mamba_checkpoint.RELEASED)
 # A file that shares less than this with every layout is something else.
 LEAST_LIKENESS = 0.5
 
@@ -25,8 +25,9 @@ def load_checkpoint(
 ) -> LanguageModel:
     """A published checkpoint as a model in eval mode.
 
-    Reads folders of `config.json` and safetensors (sharded or not) of model_type rwkv, llama and mistral, and the authors'
-    files (.pth or .safetensors) of RWKV-4, 5.2 and 6, whose version and sizes are read off their tensors.
+    Reads folders of `config.json` and weights (safetensors, else pytorch_model.bin; sharded or not): those that
+    transformers writes, of model_type rwkv, llama, mistral, mamba and falcon_mamba, and those of Mamba's authors. Reads the
+    authors' files (.pth or .safetensors) of RWKV-4, 5.2 and 6, whose version and sizes are read off their tensors.
 
     Args:
         path: a folder or a file.
@@ -77,11 +78,12 @@ def _recognised(checkpoint: Checkpoint, config: Config | None) -> Layout:
 
 def _checked(checkpoint: Checkpoint, layout: Layout, model: LanguageModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The model's own names -> tensors of the right shape and dtype."""
-    names, tensors = layout.expanded(model.config.layers), layout.wanted(checkpoint.tensors)
+    wanted, tensors = model.state_dict(), layout.wanted(checkpoint.tensors)
+    # A layout names every bias there may be; a model may be without.
+    names = {theirs: ours for theirs, ours in layout.expanded(model.config.layers).items() if ours in wanted}
     if model.tied:
         tensors = _without_tied_head(names, tensors, checkpoint.where)
     _check_names(names, tensors, layout, checkpoint.where)
-    wanted = model.state_dict()
     weights = {ours: _fitted(theirs, tensors[theirs], wanted[ours], dtype) for theirs, ours in names.items()}
     if model.tied:
         weights["head.weight"] = weights["embedding.weight"]

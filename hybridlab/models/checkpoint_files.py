@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hybridlab.models.checkpoint_layout import Checkpoint
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+# The weights of a folder, whole or in shards that an index names. What comes first is taken.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = ".index.json"
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -31,18 +32,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
-    if (folder / WEIGHTS).exists():
-        return _read_file(folder / WEIGHTS)
-    if not (folder / INDEX).exists():
-        found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
-        raise ValueError(f"load_checkpoint: {folder} must hold {WEIGHTS} or {INDEX}; it holds {found}")
-    shards = _read_json(folder / INDEX).get("weight_map")
+    for name in WEIGHTS:
+        if (folder / name).exists():
+            return _read_file(folder / name)
+        if (folder / f"{name}{INDEX}").exists():
+            return _read_shards(folder, f"{name}{INDEX}")
+    found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+    expected = " or ".join((*WEIGHTS, *(f"{name}{INDEX}" for name in WEIGHTS)))
+    raise ValueError(f"load_checkpoint: {folder} must hold {expected}; it holds {found}")
+
+
+def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
+    shards = _read_json(folder / index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise ValueError(f"load_checkpoint: {folder / INDEX} lacks the table 'weight_map' of file names")
+        raise ValueError(f"load_checkpoint: {folder / index} lacks the table 'weight_map' of file names")
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(shards.values())):
         if not (folder / shard).exists():
-            raise ValueError(f"load_checkpoint: {INDEX} names {shard!r}, which is missing in {folder}")
+            raise ValueError(f"load_checkpoint: {index} names {shard!r}, which is missing in {folder}")
         tensors |= _read_file(folder / shard)
     return tensors
 

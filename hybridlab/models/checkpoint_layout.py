@@ -35,9 +35,9 @@ class Checkpoint:
         value = self.fields.get(name)
         return default if value is None else value
 
-    def size(self, name: str) -> int:
-        """A field of config.json that must be there and count something."""
-        value = self.required(name)
+    def size(self, name: str, default: int | None = None) -> int:
+        """A field of config.json that counts something; where it is absent or null, its default, if it has one."""
+        value = self.required(name) if default is None else self.optional(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"load_checkpoint: config.json has {name} {value!r}, expected a positive int: {self.where}")
         return value
@@ -48,6 +48,24 @@ class Checkpoint:
         if not isinstance(value, Mapping):
             raise ValueError(f"load_checkpoint: config.json has {name} {value!r}, expected a table: {self.where}")
         return value
+
+    def within(self, name: str) -> "Checkpoint":
+        """The same checkpoint with the fields of one of its tables, which may be absent."""
+        return Checkpoint(self.where, self.tensors, self.table(name))
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A field of config.json that is true or false, or its default where it is absent or null."""
+        value = self.optional(name, default)
+        if not isinstance(value, bool):
+            raise ValueError(f"load_checkpoint: config.json has {name} {value!r}, expected true or false: {self.where}")
+        return value
+
+    def expect(self, values: Mapping[str, Any]) -> None:
+        """Refuses variants that a model does not have: fields that are there with other values than these."""
+        for name, value in values.items():
+            found = self.optional(name, value)
+            if found != value:
+                raise ValueError(f"load_checkpoint: config.json has {name} {found!r}; only {value!r} is known: {self.where}")
 
     def shape(self, name: str, *axes: str) -> tuple[int, ...]:
         """The shape of a tensor that must be there and must have these axes."""

@@ -26,10 +26,7 @@ FIXED: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False, "mlp_
 
 
 def _config(checkpoint: Checkpoint) -> DecoderConfig:
-    for name, value in FIXED.items():
-        if checkpoint.optional(name, value) != value:
-            found = checkpoint.fields[name]
-            raise ValueError(f"load_checkpoint: config.json has {name} {found!r}; this decoder knows {value!r} only")
+    checkpoint.expect(FIXED)
     width, heads = checkpoint.size("hidden_size"), checkpoint.size("num_attention_heads")
     return DecoderConfig(
         checkpoint.required("vocab_size"),

@@ -10,6 +10,8 @@ from hybridlab.layers import (
     Depth,
     GroupedAttention,
     Layer,
+    MambaMixer,
+    MambaSizes,
     ResidualBlock,
     Rotary,
     RWKV4TimeMixing,
@@ -81,6 +83,10 @@ def _rwkv6(config: HybridConfig, depth: Depth) -> Layer:
     return RWKV6TimeMixing(config.width, config.heads, config.head_width, depth=depth)
 
 
+def _mamba(config: HybridConfig, depth: Depth) -> Layer:
+    return MambaMixer(config.width, MambaSizes(2 * config.width, -(-config.width // 16)), depth)
+
+
 def _attention(config: HybridConfig, depth: Depth) -> Layer:
     return _attention_within(config, depth, None)
 
@@ -101,6 +107,7 @@ LETTERS = {
     "P": Letter("RWKV-4 time mixing, the first generation, trained on the Pile", _rwkv4),
     "E": Letter("RWKV-5 time mixing, Eagle", _rwkv5),
     "R": Letter("RWKV-6 time mixing, Finch", _rwkv6),
+    "M": Letter("Mamba, a selective scan", _mamba),
 }
 
 
