@@ -45,7 +45,7 @@ def short_conv_flops(x: tuple[int, ...], weight: tuple[int, ...], *others: Any, 
 def selective_scan_flops(
     x: tuple[int, ...], dt: tuple[int, ...], A: tuple[int, ...], *others: Any, out_shape: Any = None
 ) -> int:
-    """Each number of the state: 1 for dt A, 3 to fade it and add (dt x) B, 2 to read it; and 3 a channel for dt x and D x."""
+    """Each number of the state: 1 for dt A, 3 to fade it and add (dt x) B, 2 to read it; and 3 a channel: dt x, D x."""
     batch, length, inner = x
     return batch * length * inner * (6 * A[-1] + 3)
 
