@@ -99,7 +99,7 @@ class Mamba2Mixer(Layer):
         _check(sizes, step_limits)
         self.sizes, self.step_limits = sizes, step_limits
         inner, filtered, heads = sizes.inner, sizes.filtered, sizes.heads
-        self.inputs = initial.input_linear(width, inner + filtered + heads, bias)
+        self.input = initial.input_linear(width, inner + filtered + heads, bias)
         self.conv = ShortFilter(filtered, sizes.filter_width, conv_bias)
         self.step_bias = nn.Parameter(initial.step_bias(heads))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
@@ -129,7 +129,7 @@ class Mamba2Mixer(Layer):
     ) -> tuple[Stream, Mamba2State]:
         """(B, T, D) to (B, T, D), and the state after the last token."""
         state = self.start(x) if state is None else state
-        gate, filtered, raw = self.inputs(x).split((self.sizes.inner, self.sizes.filtered, self.sizes.heads), -1)
+        gate, filtered, raw = self.input(x).split((self.sizes.inner, self.sizes.filtered, self.sizes.heads), -1)
         filtered, conv = self.conv(filtered, state.conv, self.backend)
         x, B, C = self.parted(silu(filtered))
         y, ssm = self.op(x, self.steps(raw), self.rates(), B, C, self.D, state.ssm, backend=self.backend)
@@ -142,11 +142,15 @@ class Mamba2Mixer(Layer):
         return Mamba2State(conv, storage.recurrent(batch, sizes.heads, sizes.head_width, sizes.state_size))
 
 
+def are_limits(steps: object) -> bool:
+    """Whether this is a shortest and a longest step, with steps between them."""
+    numbers = isinstance(steps, tuple) and len(steps) == 2 and all(isinstance(step, int | float) for step in steps)
+    return numbers and 0 <= steps[0] <= steps[1] and steps[0] < math.inf  # type: ignore[index]
+
+
 def _check(sizes: Mamba2Sizes, step_limits: tuple[float, float]) -> None:
     if sizes.heads % sizes.groups:
         raise ValueError(f"Mamba2Mixer: groups must be a divisor of heads = {sizes.heads}, got {sizes.groups}")
-    shortest, longest = step_limits
-    if not (0 <= shortest <= longest and shortest < math.inf):
-        raise ValueError(
-            f"Mamba2Mixer: step_limits must be (shortest, longest) with 0 <= shortest <= longest, got {step_limits}"
-        )
+    if not are_limits(step_limits):
+        expected = "(shortest, longest) with 0 <= shortest <= longest"
+        raise ValueError(f"Mamba2Mixer: step_limits must be {expected}, got {step_limits}")

@@ -1,10 +1,9 @@
 """Mamba-2: every layer one SSD mixer, a matrix a head that each token fades by a single number."""
 
-import math
 from dataclasses import dataclass
 
 from hybridlab.layers import Depth, Mamba2Mixer, Mamba2Sizes
-from hybridlab.layers.mamba2_mixer import ANY_STEP
+from hybridlab.layers.mamba2_mixer import ANY_STEP, are_limits
 from hybridlab.models.language_model import Preset
 from hybridlab.models.mamba_skeleton import MambaSkeleton, MambaSkeletonConfig
 
@@ -43,17 +42,12 @@ class Mamba2Config(MambaSkeletonConfig):
         super().check()
         self.require(self.inner == self.heads * self.head_width, "inner", f"{self.heads} heads of {self.head_width}")
         self.require(self.heads % self.groups == 0, "groups", f"a divisor of heads = {self.heads}")
-        self.require(_are_limits(self.step_limits), "step_limits", "(shortest, longest), 0 <= shortest <= longest")
+        self.require(are_limits(self.step_limits), "step_limits", "(shortest, longest), 0 <= shortest <= longest")
 
     @property
     def mixer_sizes(self) -> Mamba2Sizes:
         """The sizes of each layer's mixer."""
         return Mamba2Sizes(self.heads, self.head_width, self.state_size, self.groups, self.filter_width)
-
-
-def _are_limits(steps: object) -> bool:
-    numbers = isinstance(steps, tuple) and len(steps) == 2 and all(isinstance(step, int | float) for step in steps)
-    return numbers and 0 <= steps[0] <= steps[1] and steps[0] < math.inf  # type: ignore[index]
 
 
 AUTHORS = "Mamba-2, arXiv 2405.21060, and the configurations of its released models"
