@@ -15,6 +15,8 @@ from hybridlab.models import (
     HybridLM,
     LanguageModel,
     Mamba,
+    Mamba2,
+    Mamba2Config,
     MambaConfig,
     RWKV4Config,
     RWKV5Config,
@@ -36,5 +38,6 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     "Decoder, window": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, window=WINDOW)),
     "Mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6)),
     "FalconMamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6, tied=False)),
+    "Mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, LAYERS, head_width=8, state_size=6, groups=2)),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }

@@ -7,6 +7,7 @@ from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
 from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
 from hybridlab.models.language_model import LanguageModel, ModelOutput
 from hybridlab.models.mamba import Mamba, MambaConfig
+from hybridlab.models.mamba2 import Mamba2, Mamba2Config
 from hybridlab.models.presets import PRESETS, from_preset
 from hybridlab.models.rwkv4 import RWKV4, RWKV4Config
 from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
@@ -26,6 +27,8 @@ __all__ = [
     "HybridLM",
     "LanguageModel",
     "Mamba",
+    "Mamba2",
+    "Mamba2Config",
     "MambaConfig",
     "ModelOutput",
     "RWKV4Config",

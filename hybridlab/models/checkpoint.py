@@ -6,16 +6,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hybridlab.models import decoder_checkpoint, mamba_checkpoint, rwkv_checkpoint
+from hybridlab.models import decoder_checkpoint, mamba2_checkpoint, mamba_checkpoint, rwkv_checkpoint
 from hybridlab.models.checkpoint_files import read_checkpoint
 from hybridlab.models.checkpoint_layout import Checkpoint, Layout
 from hybridlab.models.config import Config
 from hybridlab.models.language_model import LanguageModel
 
 # By "model_type" of config.json.
-FOLDERS: Mapping[str, Layout] = {**rwkv_checkpoint.FOLDERS, **decoder_checkpoint.FOLDERS, **mamba_checkpoint.FOLDERS}
+FOLDERS: Mapping[str, Layout] = {
+    **rwkv_checkpoint.FOLDERS,
+    **decoder_checkpoint.FOLDERS,
+    **mamba_checkpoint.FOLDERS,
+    **mamba2_checkpoint.FOLDERS,
+}
 # The authors' own files.
-RELEASED: tuple[Layout, ...] = (*rwkv_checkpoint.RELEASED, *mamba_checkpoint.RELEASED)
+RELEASED: tuple[Layout, ...] = (*rwkv_checkpoint.RELEASED, *mamba_checkpoint.RELEASED, *mamba2_checkpoint.RELEASED)
 # A file that shares less than this with every layout is something else.
 LEAST_LIKENESS = 0.5
 
@@ -26,7 +31,8 @@ def load_checkpoint(
     """A published checkpoint as a model in eval mode.
 
     Reads folders of `config.json` and weights (safetensors, else pytorch_model.bin; sharded or not): those that
-    transformers writes, of model_type rwkv, llama, mistral, mamba and falcon_mamba, and those of Mamba's authors. Reads the
+    transformers writes, of model_type rwkv, llama, mistral, mamba, falcon_mamba and mamba2, and those of Mamba's and
+    Mamba-2's authors. Reads Codestral Mamba as Mistral released it (params.json and consolidated.safetensors), and the
     authors' files (.pth or .safetensors) of RWKV-4, 5.2 and 6, whose version and sizes are read off their tensors.
 
     Args:
@@ -60,7 +66,7 @@ def _recognised(checkpoint: Checkpoint, config: Config | None) -> Layout:
     layouts = [layout for layout in (*FOLDERS.values(), *RELEASED) if config is None or type(config) is layout.config]
     if not layouts:
         raise ValueError(f"load_checkpoint: no known checkpoint has a {type(config).__name__}")
-    kind = checkpoint.fields.get("model_type")
+    kind = checkpoint.model_type
     if kind is not None and kind not in tuple(FOLDERS):  # what JSON holds need not be hashable
         raise ValueError(f"load_checkpoint: config.json has model_type {kind!r}; known are {', '.join(FOLDERS)}")
     if kind is not None:

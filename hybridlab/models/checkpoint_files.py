@@ -12,8 +12,13 @@ from torch import Tensor
 
 from hybridlab.models.checkpoint_layout import Checkpoint
 
-# The weights of a folder, whole or in shards that an index names. What comes first is taken.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# The weights of a folder, whole or in shards that an index names, and the configuration they come with. What comes first is
+# taken; the last are Mistral's names.
+WEIGHTS = {
+    "model.safetensors": "config.json",
+    "pytorch_model.bin": "config.json",
+    "consolidated.safetensors": "params.json",
+}
 INDEX = ".index.json"
 
 
@@ -25,18 +30,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.exists():
         raise ValueError(f"load_checkpoint: no such file or folder: {path}")
-    if path.is_dir():
-        fields = _read_json(path / "config.json") if (path / "config.json").exists() else {}
-        return Checkpoint(str(path), _read_folder(path), fields)
-    return Checkpoint(str(path), _read_file(path), {})
+    return _read_folder(path) if path.is_dir() else Checkpoint(str(path), _read_file(path), {})
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
-    for name in WEIGHTS:
-        if (folder / name).exists():
-            return _read_file(folder / name)
-        if (folder / f"{name}{INDEX}").exists():
-            return _read_shards(folder, f"{name}{INDEX}")
+def _read_folder(folder: Path) -> Checkpoint:
+    for name, config in WEIGHTS.items():
+        whole, index = folder / name, folder / f"{name}{INDEX}"
+        if whole.exists() or index.exists():
+            fields = _read_json(folder / config) if (folder / config).exists() else {}
+            tensors = _read_file(whole) if whole.exists() else _read_shards(folder, index.name)
+            return Checkpoint(str(folder), tensors, fields)
     found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
     expected = " or ".join((*WEIGHTS, *(f"{name}{INDEX}" for name in WEIGHTS)))
     raise ValueError(f"load_checkpoint: {folder} must hold {expected}; it holds {found}")

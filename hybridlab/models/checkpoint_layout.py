@@ -24,6 +24,11 @@ class Checkpoint:
     def __init__(self, where: str, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
         self.where, self.tensors, self.fields = where, tensors, fields
 
+    @property
+    def model_type(self) -> Any:
+        """What transformers calls the architecture; None for Mistral's own files, whose field means something else."""
+        return None if "dim" in self.fields else self.fields.get("model_type")
+
     def required(self, name: str) -> Any:
         """A field of config.json that must be there."""
         if self.fields.get(name) is None:

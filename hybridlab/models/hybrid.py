@@ -10,6 +10,8 @@ from hybridlab.layers import (
     Depth,
     GroupedAttention,
     Layer,
+    Mamba2Mixer,
+    Mamba2Sizes,
     MambaMixer,
     MambaSizes,
     ResidualBlock,
@@ -87,6 +89,10 @@ def _mamba(config: HybridConfig, depth: Depth) -> Layer:
     return MambaMixer(config.width, MambaSizes(2 * config.width, -(-config.width // 16)), depth)
 
 
+def _mamba2(config: HybridConfig, depth: Depth) -> Layer:
+    return Mamba2Mixer(config.width, Mamba2Sizes(2 * config.heads, config.head_width, 2 * config.head_width), depth)
+
+
 def _attention(config: HybridConfig, depth: Depth) -> Layer:
     return _attention_within(config, depth, None)
 
@@ -108,6 +114,7 @@ LETTERS = {
     "E": Letter("RWKV-5 time mixing, Eagle", _rwkv5),
     "R": Letter("RWKV-6 time mixing, Finch", _rwkv6),
     "M": Letter("Mamba, a selective scan", _mamba),
+    "S": Letter("Mamba-2, state-space duality", _mamba2),
 }
 
 

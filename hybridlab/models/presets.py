@@ -9,11 +9,12 @@ from hybridlab.models.decoder import Decoder
 from hybridlab.models.falcon_mamba import FalconMamba
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.models.mamba import Mamba
+from hybridlab.models.mamba2 import Mamba2
 from hybridlab.models.rwkv4 import RWKV4
 from hybridlab.models.rwkv5 import RWKV5
 from hybridlab.models.rwkv6 import RWKV6
 
-ARCHITECTURES: tuple[type[LanguageModel], ...] = (RWKV4, RWKV5, RWKV6, Decoder, Mamba, FalconMamba)
+ARCHITECTURES: tuple[type[LanguageModel], ...] = (RWKV4, RWKV5, RWKV6, Decoder, Mamba, FalconMamba, Mamba2)
 
 
 class PublishedModel(NamedTuple):
