@@ -86,19 +86,26 @@ def _checked(checkpoint: Checkpoint, layout: Layout, model: LanguageModel, dtype
     """The model's own names -> tensors of the right shape and dtype."""
     wanted, tensors = model.state_dict(), layout.wanted(checkpoint.tensors)
     # A layout names every bias there may be; a model may be without.
-    names = {theirs: ours for theirs, ours in layout.expanded(model.config.layers).items() if ours in wanted}
+    names = {theirs: ours for theirs, ours in layout.expanded(model.config.layers).items() if wanted.keys() >= set(ours)}
     if model.tied:
         tensors = _without_tied_head(names, tensors, checkpoint.where)
     _check_names(names, tensors, layout, checkpoint.where)
-    weights = {ours: _fitted(theirs, tensors[theirs], wanted[ours], dtype) for theirs, ours in names.items()}
+    weights = {
+        our: _fitted(theirs, part, wanted[our], dtype)
+        for theirs, ours in names.items()
+        for our, part in zip(ours, layout.parts(theirs, tensors[theirs], len(ours)), strict=True)
+    }
     if model.tied:
         weights["head.weight"] = weights["embedding.weight"]
     return weights
 
 
-def _without_tied_head(names: dict[str, str], tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+def _without_tied_head(names: dict[str, tuple[str, ...]], tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Takes the head out of both, where the file may have one: it must be the embedding."""
     theirs = {ours: name for name, ours in names.items()}
-    head, embedding = theirs["head.weight"], theirs["embedding.weight"]
+    head, embedding = theirs.get(("head.weight",)), theirs[("embedding.weight",)]
+    if head is None:
+        return tensors
     del names[head]
     if head in tensors and embedding in tensors and not torch.equal(tensors[head], tensors[embedding]):
         raise ValueError(f"load_checkpoint: the head is tied, but {head} differs from {embedding}: {where}")

@@ -1,6 +1,6 @@
 """What a kind of checkpoint looks like: how its tensors are called, and how its sizes are found out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class Checkpoint:
             raise ValueError(f"load_checkpoint: {name} must be ({', '.join(axes)}), got shape {shape}: {self.where}")
         return shape
 
-    def count_layers(self, names: Mapping[str, str]) -> int:
+    def count_layers(self, names: Collection[str]) -> int:
         """Layers in a file whose tensors have these names: one more than the largest number."""
         numbers = {name: layer_number(name) or 0 for name in self.tensors if generic(name) in names}
         last = max(numbers, key=lambda name: numbers[name])
@@ -98,25 +98,39 @@ class Layout:
         name: for messages.
         model: class that the checkpoint becomes.
         config: class of its configuration.
-        names: names in the file -> names in the model; `{}` stands for the layer's number.
+        names: names in the file -> names in the model; `{}` stands for the layer's number. Where the file stacks tensors
+            along a first axis, the names of all of them, in its order.
         configure: finds out the sizes.
         ignored: ends of names that hold nothing to load.
+        transposed: ends of names of the matrices whose two last axes the file has in the other order.
     """
 
     name: str
     model: Callable[..., LanguageModel]
     config: type[Config]
-    names: Mapping[str, str]
+    names: Mapping[str, str | tuple[str, ...]]
     configure: Callable[[Checkpoint], Config]
     ignored: tuple[str, ...] = ()
+    transposed: tuple[str, ...] = ()
 
-    def expanded(self, layers: int) -> dict[str, str]:
+    def expanded(self, layers: int) -> dict[str, tuple[str, ...]]:
         """Names in the file -> names in the model, for so many layers."""
         pairs = {}
         for theirs, ours in self.names.items():
+            stacked = (ours,) if isinstance(ours, str) else ours
             for layer in range(layers if LAYER in theirs else 1):
-                pairs[theirs.format(layer)] = ours.format(layer)
+                pairs[theirs.format(layer)] = tuple(name.format(layer) for name in stacked)
         return pairs
+
+    def parts(self, name: str, tensor: Tensor, count: int) -> tuple[Tensor, ...]:
+        """The tensors of the model that one of the file's holds."""
+        if name.endswith(self.transposed) and tensor.ndim > 1:
+            tensor = tensor.mT
+        if count == 1:
+            return (tensor,)
+        if tensor.ndim == 0 or len(tensor) != count:
+            raise ValueError(f"load_checkpoint: {name} must stack {count} tensors, got shape {tuple(tensor.shape)}")
+        return tensor.unbind(0)
 
     def wanted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors without those that hold nothing to load."""
