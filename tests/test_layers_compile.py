@@ -7,6 +7,8 @@ import torch
 
 from hybridlab.layers import (
     Layer,
+    MambaMixer,
+    MambaSizes,
     RWKV4TimeMixing,
     RWKV5TimeMixing,
     RWKV6ChannelMixing,
@@ -20,6 +22,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "rwkv5 time mixing": lambda: RWKV5TimeMixing(24, 3, 8),
     "rwkv6 time mixing": lambda: RWKV6TimeMixing(24, 3, 8, 3, 5),
     "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(24, 32),
+    "mamba": lambda: MambaMixer(24, MambaSizes(32, 3, 5)),
 }
 
 

@@ -10,6 +10,9 @@ from hybridlab.layers import (
     Depth,
     GroupedAttention,
     Layer,
+    MambaMixer,
+    MambaSizes,
+    MixerBlock,
     ResidualBlock,
     Rotary,
     RWKV4TimeMixing,
@@ -18,12 +21,13 @@ from hybridlab.layers import (
     RWKV6TimeMixing,
     RWKVChannelMixing,
     Shared,
+    StreamNorm,
     SwiGLU,
     set_backend,
 )
 from hybridlab.state import state_nbytes, state_tensors
 
-WIDTH, HEADS, HEAD_WIDTH, GROUPS, WINDOW = 24, 2, 6, 2, 5
+WIDTH, HEADS, HEAD_WIDTH, GROUPS, WINDOW, INNER, STATE = 24, 2, 6, 2, 5, 10, 4
 DEPTH = Depth(1, 3)
 LENGTHS = (0, 1, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW)
 
@@ -37,18 +41,25 @@ def block() -> ResidualBlock:
     return ResidualBlock(RWKV6TimeMixing(WIDTH, HEADS, HEAD_WIDTH, 3, 4, DEPTH), RWKV6ChannelMixing(WIDTH, 40), *norms)
 
 
+def mamba_normed() -> MambaMixer:
+    return MambaMixer(WIDTH, MambaSizes(INNER, 3, STATE), DEPTH, conv_bias=False, selection_norm=torch.nn.RMSNorm)
+
+
 LAYERS: dict[str, Callable[[], Layer]] = {
     "rwkv4 time mixing": lambda: RWKV4TimeMixing(WIDTH, 10, DEPTH),
     "rwkv5 time mixing": lambda: RWKV5TimeMixing(WIDTH, HEADS, HEAD_WIDTH, DEPTH),
     "rwkv6 time mixing": lambda: RWKV6TimeMixing(WIDTH, HEADS, HEAD_WIDTH, 3, 4, DEPTH),
     "rwkv channel mixing": lambda: RWKVChannelMixing(WIDTH, 40, DEPTH),
     "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(WIDTH, 40, DEPTH),
+    "mamba": lambda: MambaMixer(WIDTH, MambaSizes(INNER, 3, STATE, 3), DEPTH, bias=True),
+    "mamba, selection normed": mamba_normed,
     "attention": attention,
     "attention, rotary": lambda: attention(rotary=Rotary()),
     "window attention": lambda: attention(WINDOW),
     "window attention, rotary": lambda: attention(WINDOW, Rotary()),
     "swiglu": lambda: SwiGLU(WIDTH, 40),
     "block": block,
+    "mixer block": lambda: MixerBlock(mamba_normed(), StreamNorm(WIDTH, eps=1e-5)),
 }
 # The formulas of the state classes' docstrings: numbers in the dtype, numbers in the state dtype, after T tokens.
 MATRICES = HEADS * HEAD_WIDTH * HEAD_WIDTH
@@ -58,12 +69,15 @@ FORMULAS: dict[str, Callable[[int], tuple[int, int]]] = {
     "rwkv6 time mixing": lambda t: (WIDTH, MATRICES),
     "rwkv channel mixing": lambda t: (WIDTH, 0),
     "rwkv6 channel mixing": lambda t: (WIDTH, 0),
+    "mamba": lambda t: (2 * INNER, INNER * STATE),
+    "mamba, selection normed": lambda t: (3 * INNER, INNER * STATE),
     "attention": lambda t: (2 * t * GROUPS * HEAD_WIDTH, 0),
     "attention, rotary": lambda t: (2 * t * GROUPS * HEAD_WIDTH, 0),
     "window attention": lambda t: (2 * min(t, WINDOW - 1) * GROUPS * HEAD_WIDTH, 0),
     "window attention, rotary": lambda t: (2 * min(t, WINDOW - 1) * GROUPS * HEAD_WIDTH, 0),
     "swiglu": lambda t: (0, 0),
     "block": lambda t: (2 * WIDTH, MATRICES),
+    "mixer block": lambda t: (3 * INNER, INNER * STATE),
 }
 BATCH, LENGTH = 3, 4 * WINDOW + 1
 

@@ -1,9 +1,11 @@
 """Presets have the published sizes: counted on the meta device, against the papers' formulas and tables."""
 
+import math
+
 import pytest
 import torch
 
-from hybridlab.models import PRESETS, RWKV4, RWKV6, from_preset
+from hybridlab.models import PRESETS, RWKV4, RWKV6, MambaConfig, from_preset
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.state import state_nbytes
 
@@ -23,8 +25,14 @@ PRINTED = {
     "finch-3.1b": 3.10e9,
     "llama-3.1-8b": 8.03e9,
     "mistral-7b": 7.24e9,
+    "mamba-130m": 129_135_360,
+    "mamba-370m": 371_516_416,
+    "mamba-790m": 793_204_224,
+    "mamba-1.4b": 1_372_178_432,
+    "mamba-2.8b": 2_768_345_600,
+    "falcon-mamba-7b": 7_272_665_088,
 }
-# The papers' formulas for D, L, vocabulary; the transformers summed up matrix by matrix.
+# The papers' formulas for D, L, vocabulary; where they have none, summed up matrix by matrix.
 FORMULAS = {
     "RWKV4": lambda c: 2 * c.vocabulary * c.width + 13 * c.width**2 * c.layers + c.width * (11 * c.layers + 4),
     "RWKV5": lambda c: 13 * c.width**2 * c.layers + 14 * c.width * c.layers + 4 * c.width + 2 * c.width * c.vocabulary,
@@ -34,7 +42,25 @@ FORMULAS = {
         + 2 * c.vocabulary * c.width
         + c.width
     ),
+    "Mamba": lambda c: mamba_parameters(c) + c.vocabulary * c.width,
+    "FalconMamba": lambda c: mamba_parameters(c) + 2 * c.vocabulary * c.width,
 }
+# Numbers of state a layer after t tokens: in the dtype, in the state dtype.
+STATES = {
+    "RWKV4": lambda c, t: (2 * c.width, 3 * c.width),
+    "RWKV5": lambda c, t: (2 * c.width, 64 * c.width),
+    "RWKV6": lambda c, t: (2 * c.width, 64 * c.width),
+    "Decoder": lambda c, t: (2 * t * c.groups * c.head_width, 0),
+    "Mamba": lambda c, t: (2 * c.width * 3, 2 * c.width * 16),
+    "FalconMamba": lambda c, t: (2 * c.width * 3, 2 * c.width * 16),
+}
+
+
+def mamba_parameters(c: MambaConfig) -> int:
+    """Everything but the embedding and the head, E = 2 D: maps, filter with bias, selection, steps, rates, D, norms."""
+    inner, rank = 2 * c.width, math.ceil(c.width / 16)
+    mixer = 3 * inner * c.width + 5 * inner + inner * (rank + 2 * 16) + (rank + 1) * inner + 16 * inner + inner
+    return c.layers * (mixer + c.width) + c.width
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +90,10 @@ def test_nothing_is_allocated(models: dict[str, LanguageModel], name: str) -> No
 @pytest.mark.parametrize("length", [0, 1, 262_144])
 @pytest.mark.parametrize("name", PRINTED)
 def test_state_bytes(models: dict[str, LanguageModel], name: str, length: int) -> None:
-    """Numbers a layer: 5 D for RWKV-4 (2 of them shifts), 66 D for RWKV-5 and 6, keys and values for attention."""
     config = PRESETS[name].config
     state = models[name].init_state(1, length, device="meta")
-    if PRESETS[name].architecture.__name__ == "Decoder":
-        expected = 2 * 2 * config.layers * length * config.groups * config.head_width
-    else:
-        wkv = 3 if PRESETS[name].architecture is RWKV4 else 64
-        expected = config.layers * config.width * (2 * 2 + 4 * wkv)
-    assert state_nbytes(state) == expected
+    narrow, wide = STATES[PRESETS[name].architecture.__name__](config, length)
+    assert state_nbytes(state) == config.layers * (2 * narrow + 4 * wide)
 
 
 def test_a_meta_model_runs() -> None:

@@ -12,9 +12,13 @@ from hybridlab.models import (
     RWKV6,
     Decoder,
     DecoderConfig,
+    FalconMamba,
+    FalconMambaConfig,
     HybridConfig,
     HybridLM,
     LanguageModel,
+    Mamba,
+    MambaConfig,
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
@@ -27,6 +31,8 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, LAYERS, head_width=16)),
     "rwkv6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, LAYERS, head_width=16, mix_rank=4, decay_rank=4)),
     "decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=2)),
+    "mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, LAYERS)),
+    "falcon mamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, tied=False)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern="RA", head_width=16)),
 }
 

@@ -1,10 +1,10 @@
 """The weights of a short convolution, for the mixers that have one in front of their recurrence."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hybridlab.ops.short_conv import short_conv
-from hybridlab.shapes import ConvState, Stream
+from hybridlab.shapes import Stream
 
 
 class ShortFilter(nn.Module):
@@ -24,7 +24,7 @@ class ShortFilter(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, filter_width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound)) if bias else None
 
-    def forward(self, x: Stream, state: ConvState, backend: str) -> tuple[Stream, ConvState]:
+    def forward(self, x: Stream, state: Tensor, backend: str) -> tuple[Stream, Tensor]:
         """(B, T, channels) to the same shape, and the last W - 1 inputs.
 
         Args:
