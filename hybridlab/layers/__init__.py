@@ -1,6 +1,10 @@
 """Token mixers, channel mixers, norms and positions: one file each, all called `(x, state, shared) -> (y, state)`."""
 
+from hybridlab.layers.block_diagonal import BlockDiagonal
+from hybridlab.layers.capped_head import CappedHead
+from hybridlab.layers.embedding_scale import EmbeddingScale
 from hybridlab.layers.gated_norm import GatedRMSNorm
+from hybridlab.layers.geglu import GeGLU
 from hybridlab.layers.grouped_attention import GroupedAttention
 from hybridlab.layers.head_norm import HeadNorm
 from hybridlab.layers.initial import Depth
@@ -8,7 +12,9 @@ from hybridlab.layers.layer import Layer, Shared, set_backend
 from hybridlab.layers.mamba2_mixer import Mamba2Mixer, Mamba2Sizes, Mamba2State
 from hybridlab.layers.mamba_mixer import MambaMixer, MambaSizes, MambaState
 from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
+from hybridlab.layers.offset_norm import OffsetRMSNorm
 from hybridlab.layers.residual_block import BlockState, ResidualBlock
+from hybridlab.layers.rg_lru_block import RGLRUBlock, RGLRUState
 from hybridlab.layers.rotary import Rotary, Stretch
 from hybridlab.layers.rwkv4_time_mixing import RWKV4State, RWKV4TimeMixing
 from hybridlab.layers.rwkv5_time_mixing import RWKV5TimeMixing, TimeMixingState
@@ -18,10 +24,14 @@ from hybridlab.layers.short_filter import ShortFilter
 from hybridlab.layers.swiglu import SwiGLU
 
 __all__ = [
+    "BlockDiagonal",
     "BlockState",
+    "CappedHead",
     "ChannelMixingState",
     "Depth",
+    "EmbeddingScale",
     "GatedRMSNorm",
+    "GeGLU",
     "GroupedAttention",
     "HeadNorm",
     "Layer",
@@ -32,6 +42,9 @@ __all__ = [
     "MambaSizes",
     "MambaState",
     "MixerBlock",
+    "OffsetRMSNorm",
+    "RGLRUBlock",
+    "RGLRUState",
     "RWKV4State",
     "RWKV4TimeMixing",
     "RWKV5TimeMixing",

@@ -3,6 +3,7 @@
 RWKV starts every channel with a clock and a taste of its own: decays and mixing weights are ramps over the channels whose
 slope depends on depth, and whatever writes into the residual stream starts at zero, so that a block begins as the identity.
 Mamba's clocks are its steps: drawn evenly on a logarithmic scale, from a thousandth to a tenth of a time constant.
+Griffin draws its decays as points on a ring in the plane of complex numbers, close to 1, and takes their sizes.
 """
 
 import math
@@ -102,6 +103,20 @@ def residual_linear(inputs: int, outputs: int, bias: bool, depth: Depth) -> nn.L
     with torch.no_grad():
         linear.weight /= math.sqrt(depth.layers)
     return linear
+
+
+def unit_linear(inputs: int, outputs: int, variance: float = 1.0) -> nn.Linear:
+    """Griffin's map: of inputs with variance 1 it makes outputs with this variance; its bias starts at zero."""
+    linear = nn.Linear(inputs, outputs)
+    nn.init.normal_(linear.weight, std=math.sqrt(variance / inputs))
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def ring_rate(channels: int, inner: float = 0.9, outer: float = 0.999) -> Tensor:
+    """What softplus turns into -log a, where a is the distance of a random point on a ring from its middle."""
+    log_a = torch.empty(channels).uniform_(inner**2, outer**2).log() / 2
+    return torch.log(torch.expm1(-log_a))
 
 
 def _empty_linear(inputs: int, outputs: int) -> nn.Linear:

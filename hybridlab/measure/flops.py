@@ -50,7 +50,14 @@ def selective_scan_flops(
     return batch * length * inner * (6 * A[-1] + 3)
 
 
+def rg_lru_flops(x: tuple[int, ...], *others: Any, out_shape: Any = None) -> int:
+    """7 a channel: 2 for log a, 1 to double it, 2 to weigh the input, 2 to fade and add; exponentials are left out."""
+    batch, length, channels = x
+    return 7 * batch * length * channels
+
+
 FORMULAS: dict[str, Callable[..., int]] = {
+    "rg_lru": rg_lru_flops,
     "selective_scan": selective_scan_flops,
     "short_conv": short_conv_flops,
     "wkv4": wkv4_flops,

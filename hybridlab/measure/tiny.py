@@ -11,6 +11,8 @@ from hybridlab.models import (
     DecoderConfig,
     FalconMamba,
     FalconMambaConfig,
+    Hawk,
+    HawkConfig,
     HybridConfig,
     HybridLM,
     LanguageModel,
@@ -39,5 +41,6 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     "Mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6)),
     "FalconMamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6, tied=False)),
     "Mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, LAYERS, head_width=8, state_size=6, groups=2)),
+    "Hawk": lambda: Hawk(HawkConfig(VOCABULARY, WIDTH, LAYERS, inner=32, blocks=4, scaled=True, logit_cap=5.0)),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }

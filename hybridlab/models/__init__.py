@@ -4,6 +4,7 @@ from hybridlab.layers.layer import set_backend
 from hybridlab.models.checkpoint import load_checkpoint
 from hybridlab.models.decoder import Decoder, DecoderConfig
 from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
+from hybridlab.models.hawk import Hawk, HawkConfig
 from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
 from hybridlab.models.language_model import LanguageModel, ModelOutput
 from hybridlab.models.mamba import Mamba, MambaConfig
@@ -23,6 +24,8 @@ __all__ = [
     "DecoderConfig",
     "FalconMamba",
     "FalconMambaConfig",
+    "Hawk",
+    "HawkConfig",
     "HybridConfig",
     "HybridLM",
     "LanguageModel",

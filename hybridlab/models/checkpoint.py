@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hybridlab.models import decoder_checkpoint, mamba2_checkpoint, mamba_checkpoint, rwkv_checkpoint
+from hybridlab.models import decoder_checkpoint, griffin_checkpoint, mamba2_checkpoint, mamba_checkpoint, rwkv_checkpoint
 from hybridlab.models.checkpoint_files import read_checkpoint
 from hybridlab.models.checkpoint_layout import Checkpoint, Layout
 from hybridlab.models.config import Config
@@ -20,7 +20,12 @@ FOLDERS: Mapping[str, Layout] = {
     **mamba2_checkpoint.FOLDERS,
 }
 # The authors' own files.
-RELEASED: tuple[Layout, ...] = (*rwkv_checkpoint.RELEASED, *mamba_checkpoint.RELEASED, *mamba2_checkpoint.RELEASED)
+RELEASED: tuple[Layout, ...] = (
+    *rwkv_checkpoint.RELEASED,
+    *mamba_checkpoint.RELEASED,
+    *mamba2_checkpoint.RELEASED,
+    *griffin_checkpoint.RELEASED,
+)
 # A file that shares less than this with every layout is something else.
 LEAST_LIKENESS = 0.5
 
@@ -33,7 +38,8 @@ def load_checkpoint(
     Reads folders of `config.json` and weights (safetensors, else pytorch_model.bin; sharded or not): those that
     transformers writes, of model_type rwkv, llama, mistral, mamba, falcon_mamba and mamba2, and those of Mamba's and
     Mamba-2's authors. Reads Codestral Mamba as Mistral released it (params.json and consolidated.safetensors), and the
-    authors' files (.pth or .safetensors) of RWKV-4, 5.2 and 6, whose version and sizes are read off their tensors.
+    authors' files (.pth, .pt or .safetensors) of RWKV-4, 5.2 and 6, whose version and sizes are read off their tensors,
+    and of Hawk, for which config.json or `config` must say whether embeddings are scaled and logits limited.
 
     Args:
         path: a folder or a file.

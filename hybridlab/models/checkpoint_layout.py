@@ -58,9 +58,9 @@ class Checkpoint:
         """The same checkpoint with the fields of one of its tables, which may be absent."""
         return Checkpoint(self.where, self.tensors, self.table(name))
 
-    def flag(self, name: str, default: bool) -> bool:
-        """A field of config.json that is true or false, or its default where it is absent or null."""
-        value = self.optional(name, default)
+    def flag(self, name: str, default: bool | None = None) -> bool:
+        """A field of config.json that is true or false; where it is absent or null, its default, if it has one."""
+        value = self.required(name) if default is None else self.optional(name, default)
         if not isinstance(value, bool):
             raise ValueError(f"load_checkpoint: config.json has {name} {value!r}, expected true or false: {self.where}")
         return value

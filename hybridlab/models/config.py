@@ -54,7 +54,7 @@ def check_numbers(config: Config, derived: bool) -> None:
         value = getattr(config, field.name)
         if value == field.default and not (derived and value == 0):
             continue
-        if field.type is float:
+        if field.type in (float, float | None):
             config.require(isinstance(value, float | int) and 0 < value < float("inf"), field.name, "a positive number")
         elif field.type in (int, int | None):
             whole = isinstance(value, int) and not isinstance(value, bool)

@@ -15,6 +15,7 @@ from hybridlab.layers import (
     MambaMixer,
     MambaSizes,
     ResidualBlock,
+    RGLRUBlock,
     Rotary,
     RWKV4TimeMixing,
     RWKV5TimeMixing,
@@ -93,6 +94,10 @@ def _mamba2(config: HybridConfig, depth: Depth) -> Layer:
     return Mamba2Mixer(config.width, Mamba2Sizes(2 * config.heads, config.head_width, 2 * config.head_width), depth)
 
 
+def _rg_lru(config: HybridConfig, depth: Depth) -> Layer:
+    return RGLRUBlock(config.width, config.heads * config.head_width, config.heads, depth=depth)
+
+
 def _attention(config: HybridConfig, depth: Depth) -> Layer:
     return _attention_within(config, depth, None)
 
@@ -115,6 +120,7 @@ LETTERS = {
     "R": Letter("RWKV-6 time mixing, Finch", _rwkv6),
     "M": Letter("Mamba, a selective scan", _mamba),
     "S": Letter("Mamba-2, state-space duality", _mamba2),
+    "G": Letter("Griffin's recurrent block, RG-LRU", _rg_lru),
 }
 
 
