@@ -165,6 +165,22 @@ def move_mixing_matrix(widget: LabWidget) -> None:
     assert [float(light.get_attribute(name)) for name in ("y", "x")] == [row - 2, column + 1]
 
 
+def move_duality(widget: LabWidget) -> None:
+    """Mouse and arrow keys on the matrix, whose pixels are its weights; arrow keys and a click on what chunks cost."""
+    weights = np.array(widget.ask("widget.sums[widget.view['decay']].matrix().tolist()"))
+    tokens = len(weights)
+    cells, chart = widget.root.locator(".hl-cells").first, widget.root.locator(".hl-picture[tabindex='0']").nth(1)
+    same_pixels(cells, weights / np.abs(weights).max())
+    hover(cells, (tokens // 3 + 0.5) / tokens, (tokens // 2 + 0.5) / tokens)
+    press(cells, "ArrowUp", "ArrowRight")
+    chart.click()
+    press(chart, "ArrowLeft", "ArrowLeft", "ArrowRight")
+    view = widget.settled()
+    assert (view["i"], view["j"]) == (tokens // 2, tokens // 3 + 2)
+    assert abs(view["chunk"] - tokens / 2) <= 2
+    same_pixels(cells, weights / np.abs(weights).max())  # whatever the chunk
+
+
 def move_state_scope(widget: LabWidget) -> None:
     """Arrow keys on the state, whose pixels are the kernel's numbers; a click on the line of norms."""
     cells, line = widget.root.locator(".hl-picture[tabindex='0']:visible").all()
@@ -205,6 +221,7 @@ def move_memory_load(widget: LabWidget) -> None:
 
 PICTURES: dict[str, Callable[[LabWidget], None]] = {
     "MixingMatrix": move_mixing_matrix,
+    "Duality": move_duality,
     "StateScope": move_state_scope,
     "CacheRace": move_cache_race,
     "MemoryLoad": move_memory_load,

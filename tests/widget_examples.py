@@ -8,6 +8,14 @@ from hybridlab.widgets import MixingMatrix
 weights = np.tril(np.random.default_rng(3).normal(size=(64, 64)))
 MixingMatrix(weights, "64 tokens")
 """,
+    "Duality": """
+import numpy as np
+from hybridlab.widgets import Duality
+
+rng = np.random.default_rng(5)
+B, C = rng.normal(size=(2, 64, 16))
+Duality(rng.normal(size=(64, 16)), rng.exponential(0.2, 64), -1.0, B, C)
+""",
     "StateScope": """
 from hybridlab.widgets.state_scope import StateScope
 from hybridlab.widgets.state_traces import MatrixTrace

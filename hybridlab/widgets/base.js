@@ -39,6 +39,24 @@ function count(number) {
   return Math.round(number).toLocaleString("en-US");
 }
 
+// ---------------------------------------------------------------- arithmetic
+
+function dot(a, b) {
+  let sum = 0;
+  for (let at = 0; at < a.length; at++) sum += a[at] * b[at];
+  return sum;
+}
+
+function length_of(numbers) {
+  return Math.sqrt(dot(numbers, numbers));
+}
+
+function strongest(numbers) {
+  let most = 0;
+  for (let at = 0; at < numbers.length; at++) most = Math.max(most, Math.abs(numbers[at]));
+  return most;
+}
+
 // ---------------------------------------------------------------- elements
 
 function html(tag, attributes = {}, ...children) {

@@ -26,9 +26,9 @@ FOLDER = Path(__file__).parent
 DPI = 110
 
 
-def script(name: str) -> str:
-    """The ES module of a widget: what all share, then its own drawing."""
-    return "\n".join((FOLDER / file).read_text(encoding="utf-8") for file in ("base.js", name))
+def script(*names: str) -> str:
+    """The ES module of a widget: what all share, then its own files."""
+    return "\n".join((FOLDER / file).read_text(encoding="utf-8") for file in ("base.js", *names))
 
 
 STYLE = (FOLDER / "base.css").read_text(encoding="utf-8")

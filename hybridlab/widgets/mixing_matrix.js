@@ -1,19 +1,20 @@
 // The matrix on the left, the recurrence unrolled on the right; an entry (i, j) of the one is a path in the other.
 
 const WIDTH = 380, OUTPUTS = 34, STATES = 104, TOKENS = 174; // the unrolled picture, in its own units
-const MOST_WRITTEN = 8, MOST_NAMED = 16, MOST_MEMORIES = 4;
+const MOST_MEMORIES = 4;
 
 function draw(page) {
   const { title, names, law } = page.inputs;
   const weights = unpack(page.inputs.weights).values;
   const tokens = names.length;
   const way = page.inputs.recurrence ? way_through(page.inputs.recurrence) : null;
-  const matrix = draw_matrix(page, weights, names);
+  const matrix = token_matrix(page, names);
+  matrix.paint(weights);
   const unrolled = draw_unrolled(page, names, way !== null);
   const sum = draw_sum(page, weights, names);
   const caption = way ? "written below, kept along the middle, read above" : "each output reaches for its tokens itself";
   page.stage.append(
-    html("figure", { class: "hl-panel" }, html("figcaption", {}, title), matrix.node),
+    html("figure", { class: "hl-panel" }, html("figcaption", {}, title), html("div", { class: "hl-matrix" }, matrix.node)),
     html("figure", { class: "hl-panel" }, html("figcaption", {}, law || caption), unrolled.node, sum.node),
   );
 
@@ -45,7 +46,7 @@ function way_through(packed) {
 
   function vector(numbers) {
     if (numbers.length <= MOST_MEMORIES) return Array.from(numbers, short).join(", ");
-    return `${numbers.length} numbers, length ${short(Math.sqrt(numbers.reduce((sum, x) => sum + x * x, 0)))}`;
+    return `${numbers.length} numbers, length ${short(length_of(numbers))}`;
   }
 
   function said(i, j) {
@@ -63,43 +64,6 @@ function way_through(packed) {
   return { delay, said, kept };
 }
 
-function draw_matrix(page, weights, names) {
-  const tokens = names.length;
-  const limit = weights.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-  const map = heat(tokens, tokens);
-  const size = tokens <= MOST_NAMED ? 0.2 : 0.035 * tokens;
-  map.paint(weights, limit);
-  const text = (x, y, content, attributes) => svg("text", { x, y, "font-size": size, ...attributes }, content);
-  if (tokens <= MOST_WRITTEN) {
-    weights.forEach((weight, at) => {
-      if (weight === 0) return;
-      const style = weight > 0.6 * limit ? "fill: white" : weight < -0.6 * limit ? "fill: black" : "";
-      map.marks.append(text((at % tokens) + 0.5, Math.floor(at / tokens) + 0.57, short(weight), { "text-anchor": "middle", style }));
-    });
-  }
-  for (let t = 0; t < tokens; t++) {
-    if (tokens > MOST_NAMED && (t + 1) % 8 && t) continue;
-    map.marks.append(text(-0.3 * size, t + 0.5 + 0.3 * size, String(t + 1), { "text-anchor": "end" }));
-    map.marks.append(text(t + 0.5, tokens + 1.2 * size, names[t], { "text-anchor": "middle" }));
-  }
-  const light = svg("rect", { width: 1, height: 1, fill: "none", stroke: "currentColor", "stroke-width": 0.05 * Math.max(1, tokens / 12) });
-  map.marks.append(light);
-  const pick = (event) => {
-    const { row, column } = map.cell_at(event);
-    page.move({ i: row + 1, j: column + 1 });
-  };
-  map.node.addEventListener("pointermove", pick);
-  map.node.addEventListener("pointerdown", pick);
-  page.picture(map.node, {
-    ArrowUp: () => ({ i: page.view.i - 1 }),
-    ArrowDown: () => ({ i: page.view.i + 1 }),
-    ArrowLeft: () => ({ j: page.view.j - 1 }),
-    ArrowRight: () => ({ j: page.view.j + 1 }),
-  });
-  const node = html("div", { class: "hl-matrix" }, map.node);
-  return { node, light: (i, j) => set(light, { x: j, y: i }) };
-}
-
 // Tokens below, the states that hand each other what is left in the middle, outputs above. Without a recurrence there
 // are no states: each output reaches for its tokens itself.
 function draw_unrolled(page, names, recurrent) {
@@ -115,7 +79,7 @@ function draw_unrolled(page, names, recurrent) {
       if (t) node.append(svg("path", { d: `M${middle(t - 1)} ${STATES}H${x}`, ...pale }));
       node.append(svg("circle", { cx: x, cy: STATES, r: Math.min(5, step / 5), fill: "currentColor", "fill-opacity": 0.4 }));
     }
-    if (tokens > MOST_NAMED && (t + 1) % 8 && t) continue;
+    if (!is_named(t, tokens)) continue;
     const font = { "text-anchor": "middle", "font-size": 12 };
     node.append(svg("text", { x, y: TOKENS + 6, ...font }, names[t]));
     node.append(svg("text", { x, y: OUTPUTS - 4, ...font }, String(t + 1)));

@@ -41,7 +41,7 @@ class MixingMatrix(LivePicture):
     """
 
     question = "How much of token j reaches output i, and by what path?"
-    _esm = script("mixing_matrix.js")
+    _esm = script("token_matrix.js", "mixing_matrix.js")
 
     def __init__(
         self,

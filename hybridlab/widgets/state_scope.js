@@ -165,24 +165,8 @@ function log_add(a, b) {
   return Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));
 }
 
-function length_of(numbers) {
-  return Math.sqrt(dot(numbers, numbers));
-}
-
-function strongest(numbers) {
-  let most = 0;
-  for (let at = 0; at < numbers.length; at++) most = Math.max(most, Math.abs(numbers[at]));
-  return most;
-}
-
 function largest(numbers) {
   return numbers.reduce((best, x, at) => (x > numbers[best] ? at : best), 0);
-}
-
-function dot(a, b) {
-  let sum = 0;
-  for (let at = 0; at < a.length; at++) sum += a[at] * b[at];
-  return sum;
 }
 
 // exp of the entropy of the singular values divided by their sum. One-sided Jacobi: turns pairs of rows until all are at
