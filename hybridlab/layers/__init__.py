@@ -14,6 +14,7 @@ from hybridlab.layers.mamba_mixer import MambaMixer, MambaSizes, MambaState
 from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
 from hybridlab.layers.offset_norm import OffsetRMSNorm
 from hybridlab.layers.residual_block import BlockState, ResidualBlock
+from hybridlab.layers.retention_mixer import RetentionMixer, RetentionState
 from hybridlab.layers.rg_lru_block import RGLRUBlock, RGLRUState
 from hybridlab.layers.rotary import Rotary, Stretch
 from hybridlab.layers.rwkv4_time_mixing import RWKV4State, RWKV4TimeMixing
@@ -52,6 +53,8 @@ __all__ = [
     "RWKV6TimeMixing",
     "RWKVChannelMixing",
     "ResidualBlock",
+    "RetentionMixer",
+    "RetentionState",
     "Rotary",
     "Shared",
     "ShortFilter",

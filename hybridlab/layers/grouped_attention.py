@@ -1,8 +1,5 @@
 """Softmax attention as a layer: heads that share keys in groups, rotary positions, a window or none."""
 
-import torch
-from torch import Tensor
-
 from hybridlab.layers import initial
 from hybridlab.layers.initial import ONLY_LAYER, Depth
 from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
@@ -54,17 +51,10 @@ class GroupedAttention(Layer):
         """(B, T, D) to (B, T, D), and the cache after the last token."""
         q, k, v = (linear(x).unflatten(-1, (-1, self.head_width)) for linear in (self.query, self.key, self.value))
         if self.rotary is not None:
-            position = self._position(x, state, shared)
+            position = self.position(x, shared, fresh=state is None or state.k_past.shape[1] == 0)
             q, k = rotated(q, position, self.rotary), rotated(k, position, self.rotary)
         y, state = attention(q, k, v, window=self.window, state=state, backend=self.backend)
         return self.output(y.flatten(2)), state
-
-    def _position(self, x: Tensor, state: AttentionState | None, shared: Shared | None) -> Tensor:
-        if shared is not None:
-            return shared.position
-        if state is not None and state.k_past.shape[1] > 0:
-            raise ValueError("GroupedAttention: a cache is continued, so shared.position must say where; got shared=None")
-        return torch.zeros((), dtype=torch.int64, device=x.device)
 
     def state_after(self, batch: int, length: int, storage: Storage) -> AttentionState:
         """The cache after `length` tokens."""

@@ -119,6 +119,13 @@ def ring_rate(channels: int, inner: float = 0.9, outer: float = 0.999) -> Tensor
     return torch.log(torch.expm1(-log_a))
 
 
+def glorot(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    """RetNet's map: Glorot's uniform start, times a gain; no bias."""
+    linear = _empty_linear(inputs, outputs)
+    nn.init.xavier_uniform_(linear.weight, gain)
+    return linear
+
+
 def _empty_linear(inputs: int, outputs: int) -> nn.Linear:
     # Without this, PyTorch would fill the matrix once more than needed. It does not look at the default device by itself.
     return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False, device=torch.get_default_device())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridlab.ops.precision import state_dtype as least_state_dtype
-from hybridlab.shapes import Position
+from hybridlab.shapes import Position, Stream
 
 
 @dataclass
@@ -88,6 +88,15 @@ class Layer(nn.Module):
     def start(self, x: Tensor) -> Any:
         """The state before the first token of x, (B, T, D)."""
         return self.init_state(x.shape[0], dtype=x.dtype, device=x.device)
+
+    def position(self, x: Stream, shared: Shared | None, fresh: bool) -> Position:
+        """Tokens read before x, for a layer that needs to know; one that starts afresh need not be told."""
+        if shared is not None:
+            return shared.position
+        if not fresh:
+            name = type(self).__name__
+            raise ValueError(f"{name}: a state is continued, so shared.position must say where; got shared=None")
+        return torch.zeros((), dtype=torch.int64, device=x.device)
 
 
 def backends_of(backends: Mapping[str, Any]) -> tuple[str, ...]:

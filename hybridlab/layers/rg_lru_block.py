@@ -13,7 +13,7 @@ from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
 from hybridlab.layers.short_filter import ShortFilter
 from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.ops.rg_lru import BACKENDS, rg_lru
-from hybridlab.shapes import ChannelState, ConvState, Resets, Stream
+from hybridlab.shapes import ChannelState, ConvState, Stream
 
 
 class RGLRUState(NamedTuple):
@@ -61,11 +61,12 @@ class RGLRUBlock(Layer):
 
     def forward(self, x: Stream, state: RGLRUState | None = None, shared: Shared | None = None) -> tuple[Stream, RGLRUState]:
         """(B, T, D) to (B, T, D), and the state after the last token."""
-        reset = starts(x, state, shared)
+        position = self.position(x, shared, fresh=state is None)
         state = self.start(x) if state is None else state
         u, conv = self.conv(self.input(x), state.conv, self.backend)
         r, i = self.recurrence_gate(u).sigmoid(), self.input_gate(u).sigmoid()
         log_a = -softplus(self.rate.to(least_state_dtype(x.dtype)))
+        reset = (position + torch.arange(x.shape[1], device=x.device) == 0).expand(x.shape[:2])
         h, recurrent = self.op(u, r, i, log_a, state.recurrent, reset, backend=self.backend)
         return self.output(h * gelu(self.gate(x), approximate="tanh")), RGLRUState(conv, recurrent)
 
@@ -73,11 +74,3 @@ class RGLRUBlock(Layer):
         """The same size after any number of tokens."""
         conv = storage.cached(batch, self.filter_width - 1, self.inner)
         return RGLRUState(conv, storage.recurrent(batch, self.inner))
-
-
-def starts(x: Stream, state: RGLRUState | None, shared: Shared | None) -> Resets:
-    """True at the token of position 0, (B, T)."""
-    if shared is None and state is not None:
-        raise ValueError("RGLRUBlock: a state is continued, so shared.position must say where; got shared=None")
-    position = 0 if shared is None else shared.position
-    return (position + torch.arange(x.shape[1], device=x.device) == 0).expand(x.shape[:2])

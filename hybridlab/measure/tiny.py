@@ -20,6 +20,8 @@ from hybridlab.models import (
     Mamba2,
     Mamba2Config,
     MambaConfig,
+    RetNet,
+    RetNetConfig,
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
@@ -42,5 +44,6 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     "FalconMamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6, tied=False)),
     "Mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, LAYERS, head_width=8, state_size=6, groups=2)),
     "Hawk": lambda: Hawk(HawkConfig(VOCABULARY, WIDTH, LAYERS, inner=32, blocks=4, scaled=True, logit_cap=5.0)),
+    "RetNet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, LAYERS, head_width=8)),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }

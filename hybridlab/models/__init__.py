@@ -10,6 +10,7 @@ from hybridlab.models.language_model import LanguageModel, ModelOutput
 from hybridlab.models.mamba import Mamba, MambaConfig
 from hybridlab.models.mamba2 import Mamba2, Mamba2Config
 from hybridlab.models.presets import PRESETS, from_preset
+from hybridlab.models.retnet import RetNet, RetNetConfig
 from hybridlab.models.rwkv4 import RWKV4, RWKV4Config
 from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
 from hybridlab.models.rwkv6 import RWKV6, RWKV6Config
@@ -37,6 +38,8 @@ __all__ = [
     "RWKV4Config",
     "RWKV5Config",
     "RWKV6Config",
+    "RetNet",
+    "RetNetConfig",
     "from_preset",
     "load_checkpoint",
     "set_backend",

@@ -15,6 +15,7 @@ from hybridlab.layers import (
     MambaMixer,
     MambaSizes,
     ResidualBlock,
+    RetentionMixer,
     RGLRUBlock,
     Rotary,
     RWKV4TimeMixing,
@@ -98,6 +99,10 @@ def _rg_lru(config: HybridConfig, depth: Depth) -> Layer:
     return RGLRUBlock(config.width, config.heads * config.head_width, config.heads, depth=depth)
 
 
+def _retention(config: HybridConfig, depth: Depth) -> Layer:
+    return RetentionMixer(config.width, config.heads, config.head_width, config.head_width)
+
+
 def _attention(config: HybridConfig, depth: Depth) -> Layer:
     return _attention_within(config, depth, None)
 
@@ -120,6 +125,7 @@ LETTERS = {
     "R": Letter("RWKV-6 time mixing, Finch", _rwkv6),
     "M": Letter("Mamba, a selective scan", _mamba),
     "S": Letter("Mamba-2, state-space duality", _mamba2),
+    "T": Letter("retention, of RetNet", _retention),
     "G": Letter("Griffin's recurrent block, RG-LRU", _rg_lru),
 }
 
