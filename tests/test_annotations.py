@@ -58,7 +58,8 @@ for model in (
     models.Decoder(models.DecoderConfig(vocabulary=11, width=16, layers=2, heads=4, groups=2)),
     models.Mamba(models.MambaConfig(vocabulary=11, width=16, layers=2)),
     models.FalconMamba(models.FalconMambaConfig(vocabulary=11, width=16, layers=2)),
-    models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMAW", window=3)),
+    models.Mamba2(models.Mamba2Config(vocabulary=11, width=16, layers=2, head_width=8, groups=2)),
+    models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSAW", window=3)),
 ):
     ids = torch.randint(11, (2, 9))
     output = model(ids[:, :5])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hybridlab.models import PRESETS, RWKV4, RWKV6, MambaConfig, from_preset
+from hybridlab.models import PRESETS, RWKV4, RWKV6, Mamba2Config, MambaConfig, from_preset
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.state import state_nbytes
 
@@ -31,6 +31,12 @@ PRINTED = {
     "mamba-1.4b": 1_372_178_432,
     "mamba-2.8b": 2_768_345_600,
     "falcon-mamba-7b": 7_272_665_088,
+    "mamba2-130m": 1.3e8,
+    "mamba2-370m": 3.7e8,
+    "mamba2-780m": 7.8e8,
+    "mamba2-1.3b": 1.3e9,
+    "mamba2-2.7b": 2.7e9,
+    "codestral-mamba-7b": 7_285_403_648,
 }
 # The papers' formulas for D, L, vocabulary; where they have none, summed up matrix by matrix.
 FORMULAS = {
@@ -44,6 +50,7 @@ FORMULAS = {
     ),
     "Mamba": lambda c: mamba_parameters(c) + c.vocabulary * c.width,
     "FalconMamba": lambda c: mamba_parameters(c) + 2 * c.vocabulary * c.width,
+    "Mamba2": lambda c: mamba2_parameters(c) + (1 if c.tied else 2) * c.vocabulary * c.width,
 }
 # Numbers of state a layer after t tokens: in the dtype, in the state dtype.
 STATES = {
@@ -53,6 +60,7 @@ STATES = {
     "Decoder": lambda c, t: (2 * t * c.groups * c.head_width, 0),
     "Mamba": lambda c, t: (2 * c.width * 3, 2 * c.width * 16),
     "FalconMamba": lambda c, t: (2 * c.width * 3, 2 * c.width * 16),
+    "Mamba2": lambda c, t: (3 * (2 * c.width + 2 * 128 * c.groups), 2 * c.width * 128),
 }
 
 
@@ -60,6 +68,14 @@ def mamba_parameters(c: MambaConfig) -> int:
     """Everything but the embedding and the head, E = 2 D: maps, filter with bias, selection, steps, rates, D, norms."""
     inner, rank = 2 * c.width, math.ceil(c.width / 16)
     mixer = 3 * inner * c.width + 5 * inner + inner * (rank + 2 * 16) + (rank + 1) * inner + 16 * inner + inner
+    return c.layers * (mixer + c.width) + c.width
+
+
+def mamba2_parameters(c: Mamba2Config) -> int:
+    """Everything but the embedding and the head, E = 2 D, N = 128, P = 64: maps, filter with bias, three numbers a head,
+    norms."""
+    inner, vectors, heads = 2 * c.width, 2 * 128 * c.groups, 2 * c.width // 64
+    mixer = c.width * (2 * inner + vectors + heads) + 5 * (inner + vectors) + 3 * heads + inner + inner * c.width
     return c.layers * (mixer + c.width) + c.width
 
 

@@ -18,6 +18,8 @@ from hybridlab.models import (
     HybridLM,
     LanguageModel,
     Mamba,
+    Mamba2,
+    Mamba2Config,
     MambaConfig,
     RWKV4Config,
     RWKV5Config,
@@ -33,6 +35,7 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=2)),
     "mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, LAYERS)),
     "falcon mamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, tied=False)),
+    "mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, LAYERS, head_width=16, state_size=16)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern="RA", head_width=16)),
 }
 
