@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridlab.layers import Depth, GatedRMSNorm, Mamba2Mixer, Mamba2Sizes
+from hybridlab.layers import Depth, GatedRMSNorm, Mamba2Mixer, Mamba2Sizes, set_backend
 from hybridlab.measure.recording import recording
 
 WIDTH, HEADS, HEAD_WIDTH, STATE, GROUPS, FILTER = 12, 6, 4, 5, 3, 3
@@ -19,6 +19,7 @@ def mixer(**choices: object) -> Mamba2Mixer:
     layer = Mamba2Mixer(WIDTH, SIZES, **choices).double()
     for parameter in layer.parameters():
         parameter.data.add_(0.5 * torch.randn_like(parameter))
+    set_backend(layer, "naive")
     return layer
 
 
@@ -93,6 +94,7 @@ def test_limits_bind_while_a_state_is_carried() -> None:
 
 def test_steps_and_rates_are_computed_in_float32() -> None:
     layer = Mamba2Mixer(WIDTH, SIZES).to(torch.bfloat16)
+    set_backend(layer, "naive")
     with recording(layer) as calls:
         layer(torch.randn(1, 3, WIDTH, dtype=torch.bfloat16))
     (call,) = calls
@@ -123,6 +125,7 @@ def test_initial_values() -> None:
 def test_sizes_do_not_follow_the_width() -> None:
     """As Nemotron-H and Zamba2 need: heads, their width and the groups are free."""
     layer = Mamba2Mixer(10, Mamba2Sizes(heads=9, head_width=7, state_size=4, groups=3, filter_width=2))
+    set_backend(layer, "naive")
     y, state = layer(torch.randn(2, 5, 10))
     assert y.shape == (2, 5, 10)
     assert state.conv.shape == (2, 1, 9 * 7 + 2 * 3 * 4)
