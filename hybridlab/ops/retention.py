@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hybridlab.ops.checks import check_chunk_size, check_log_decay, check_state, check_tensors
 from hybridlab.ops.dispatch import choose
+from hybridlab.ops.kernel_op import blank, kernel_op
 from hybridlab.ops.precision import state_dtype, widened
 from hybridlab.ops.ssd import CHUNK_SIZE, fading_attention, fading_chunks
 from hybridlab.shapes import Keys, MatrixState, PerHead, Queries, Values
@@ -63,7 +64,7 @@ def retention(
         state = q.new_zeros(shape, dtype=state_dtype(q.dtype))
     check_state("retention", state, shape, q)
     check_chunk_size("retention", chunk_size)
-    run = choose("retention", FORMS, BACKENDS, backend, form or ("chunked" if backend == "auto" else None), q)
+    run = choose("retention", FORMS, BACKENDS, backend, form, q)
     if run is retention_chunked:
         return retention_chunked(q, k, v, log_decay, state, chunk_size)
     return run(q, k, v, log_decay, state)
@@ -96,5 +97,12 @@ def retention_chunked(
     return output.to(out_dtype), state
 
 
+def _shapes(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+    return blank(v), blank(state)
+
+
 FORMS = {"recurrent": retention_recurrent, "parallel": retention_parallel, "chunked": retention_chunked}
-BACKENDS = {"naive": retention_recurrent}
+BACKENDS = {
+    "naive": retention_recurrent,
+    "numba": kernel_op("retention_numba", INPUTS, _shapes),
+}

@@ -25,6 +25,7 @@ from torch.nn.functional import pad
 
 from hybridlab.ops.checks import check_chunk_size, check_state, check_steps, check_tensors
 from hybridlab.ops.dispatch import choose
+from hybridlab.ops.kernel_op import blank, kernel_op
 from hybridlab.ops.precision import state_dtype, widened
 from hybridlab.shapes import GroupVectors, HeadInputs, PerHead, SSDState, Steps
 
@@ -83,7 +84,7 @@ def ssd(
         state = x.new_zeros(shape, dtype=state_dtype(x.dtype))
     check_state("ssd", state, shape, x)
     check_chunk_size("ssd", chunk_size)
-    run = choose("ssd", FORMS, BACKENDS, backend, form or ("chunked" if backend == "auto" else None), x)
+    run = choose("ssd", FORMS, BACKENDS, backend, form, x)
     if run is ssd_chunked:
         return ssd_chunked(x, dt, A, B, C, D, state, chunk_size)
     return run(x, dt, A, B, C, D, state)
@@ -197,5 +198,12 @@ def _between(log_decay: Tensor) -> Tensor:
     return steps.cumsum(-2).masked_fill(~seen, float("-inf"))
 
 
+def _shapes(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+    return blank(x), blank(state)
+
+
 FORMS = {"recurrent": ssd_recurrent, "parallel": ssd_parallel, "chunked": ssd_chunked}
-BACKENDS = {"naive": ssd_recurrent}
+BACKENDS = {
+    "naive": ssd_recurrent,
+    "numba": kernel_op("ssd_numba", INPUTS, _shapes),
+}
