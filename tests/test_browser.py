@@ -24,6 +24,7 @@ EVERY = "every_widget.ipynb"
 # What a learner finds in each chapter, from top to bottom.
 CHAPTERS = {
     "00_start_here": ["MixingMatrix", "MemoryLoad", "CacheRace"],
+    "02_linear_recurrence": ["MixingMatrix", "MixingMatrix"],
     "03_rwkv": ["MixingMatrix", "MixingMatrix", "StateScope"],
 }
 LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
