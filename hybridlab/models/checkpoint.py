@@ -97,7 +97,7 @@ def _checked(checkpoint: Checkpoint, layout: Layout, model: LanguageModel, dtype
         tensors = _without_tied_head(names, tensors, checkpoint.where)
     _check_names(names, tensors, layout, checkpoint.where)
     weights = {
-        our: _fitted(theirs, part, wanted[our], dtype)
+        our: _fitted(theirs if part is tensors[theirs] else f"{theirs}, as the model holds it,", part, wanted[our], dtype)
         for theirs, ours in names.items()
         for our, part in zip(ours, layout.parts(theirs, tensors[theirs], len(ours)), strict=True)
     }
