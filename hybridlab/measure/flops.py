@@ -59,14 +59,6 @@ def retention_flops(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], 
 def ssd_flops(
     x: tuple[int, ...], dt: tuple[int, ...], A: tuple[int, ...], B: tuple[int, ...], *others: Any, out_shape: Any = None
 ) -> int:
-    """Each entry of the state: 3 to fade it and add (dt x) B, 2 to read it; 3 a channel: dt x, and D x added; dt A, 1 a head."""
-    batch, length, heads, width = x
-    return batch * length * heads * (5 * width * B[-1] + 3 * width + 1)
-
-
-def ssd_flops(
-    x: tuple[int, ...], dt: tuple[int, ...], A: tuple[int, ...], B: tuple[int, ...], *others: Any, out_shape: Any = None
-) -> int:
     """Each entry of the state: 3 to fade it and add (dt x) B, 2 to read it; 3 a channel: dt x, D x added; dt A, 1 a head."""
     batch, length, heads, width = x
     return batch * length * heads * (5 * width * B[-1] + 3 * width + 1)
@@ -83,7 +75,6 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "rg_lru": rg_lru_flops,
     "selective_scan": selective_scan_flops,
     "short_conv": short_conv_flops,
-    "ssd": ssd_flops,
     "ssd": ssd_flops,
     "wkv4": wkv4_flops,
     "wkv6": wkv6_flops,
