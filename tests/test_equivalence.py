@@ -20,6 +20,8 @@ INPUTS = {
     "short_conv": {"x", "weight", "bias", "state"},
     "rg_lru": {"x", "recurrence_gate", "input_gate", "log_a", "state"},
     "selective_scan": {"x", "dt", "A", "B", "C", "D", "state"},
+    "ssd": {"x", "dt", "A", "B", "C", "D", "state"},
+    "retention": {"q", "k", "v", "log_decay", "state"},
     "wkv4": {"k", "v", "log_decay", "bonus", "state"},
     "wkv6": {"r", "k", "v", "log_decay", "bonus", "state"},
     "attention": {"q", "k", "v", "k_past", "v_past"},
@@ -61,7 +63,7 @@ def test_every_case_compares_output_state_and_every_gradient(op: str) -> None:
 
 def test_cases_are_awkward() -> None:
     assert {1, 13} <= {case.tensors()["q"].shape[1] for case in CASES["attention"]}
-    for op in ("wkv4", "wkv6"):
+    for op in ("wkv4", "wkv6", "retention"):
         made = [case.tensors() for case in CASES[op]]
         decays = [tensors["log_decay"] for tensors in made]
         assert {"state" in tensors for tensors in made} == {True, False}
@@ -86,6 +88,13 @@ def test_cases_are_awkward() -> None:
     assert {1, 3, 16} <= {x["A"].shape[1] for x in scans}
     chunk = module("selective_scan").CHUNK_SIZE
     assert {1, 1 + chunk, 1 + 2 * chunk} <= {x["x"].shape[1] for x in scans}
+    duals = [case.tensors() for case in CASES["ssd"]]
+    assert any({0.0, 50.0} < set(x["dt"].flatten().tolist()) and x["dt"].unique()[1] < 2e-6 for x in duals)
+    assert any({0.0, -20.0, -900.0} < set(x["A"].flatten().tolist()) for x in duals)
+    assert {"D" in x for x in duals} == {"state" in x for x in duals} == {True, False}
+    assert {(1, 5), (2, 4), (3, 3)} <= {(x["B"].shape[2], x["x"].shape[2]) for x in duals}, "groups and heads"
+    chunk = module("ssd").CHUNK_SIZE
+    assert {1, 1 + chunk, 1 + 2 * chunk} <= {x["x"].shape[1] for x in duals}
     convolved = [case.tensors() for case in CASES["short_conv"]]
     assert {"bias" in x for x in convolved} == {"state" in x for x in convolved} == {True, False}
     assert {1 < x["x"].shape[1] < x["weight"].shape[1] - 1 for x in convolved} == {True, False}

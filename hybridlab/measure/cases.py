@@ -88,6 +88,35 @@ def _selective_scan(
     return tensors if bare else tensors | {"D": draw.normal(E), "state": draw.normal(B, E, N)}
 
 
+def _ssd(
+    draw: _Draw,
+    B: int,
+    T: int,
+    H: int,
+    P: int,
+    N: int,
+    groups: int = 1,
+    steps: str = "usual",
+    rates: str = "usual",
+    bare: bool = False,
+) -> Tensors:
+    """`steps`, `rates` and `bare` as for the selective scan."""
+    dt, A = (4 * draw.uniform(B, T, H) - 3).exp(), -draw.normal(H).exp()
+    if steps == "any":
+        dt = _beside(dt, 0.0, 1e-6, 50.0)
+    if rates == "any":
+        A = _beside(A, 0.0, -20.0, -900.0)
+    reads, writes = draw.normal(B, T, groups, N), draw.normal(B, T, groups, N)
+    tensors = {"x": draw.normal(B, T, H, P), "dt": dt, "A": A, "B": writes, "C": reads}
+    return tensors if bare else tensors | {"D": draw.normal(H), "state": draw.normal(B, H, P, N)}
+
+
+def _retention(draw: _Draw, B: int, T: int, H: int, K: int, V: int, decay: str = "usual", state: bool = True) -> Tensors:
+    q, k, v = draw.normal(B, T, H, K), draw.normal(B, T, H, K), draw.normal(B, T, H, V)
+    tensors = {"q": q, "k": k, "v": v, "log_decay": draw.log_decay(decay, H)}
+    return tensors | ({"state": draw.normal(B, H, K, V)} if state else {})
+
+
 def _beside(usual: Tensor, *others: float) -> Tensor:
     """Some of the usual numbers become each of the others."""
     pick = torch.arange(usual.numel()).view(usual.shape) % (len(others) + 2)
@@ -169,6 +198,27 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("steps of 0, 1e-6 and 50", _selective_scan, (1, 19, 11, 3), {"steps": "any"}),
         Case("rates from 0 to -1e4", _selective_scan, (1, 19, 11, 3), {"rates": "any"}),
         Case("any step at any rate", _selective_scan, (2, 19, 13, 3), {"steps": "any", "rates": "any"}),
+    ),
+    "ssd": (
+        Case("one token, no D, no state", _ssd, (2, 1, 3, 2, 4), {"bare": True}),
+        Case("one token", _ssd, (1, 1, 2, 8, 16)),
+        Case("a few tokens, two groups", _ssd, (2, 7, 4, 3, 5), {"groups": 2}),
+        Case("odd length, a group a head", _ssd, (2, 13, 3, 5, 2), {"groups": 3}),
+        Case("one past a chunk, no D, no state", _ssd, (1, 65, 2, 3, 3), {"bare": True}),
+        Case("past two chunks, two groups", _ssd, (1, 129, 4, 2, 3), {"groups": 2}),
+        Case("steps of 0, 1e-6 and 50", _ssd, (2, 35, 5, 3, 4), {"steps": "any"}),
+        Case("rates from 0 to -900", _ssd, (1, 35, 10, 3, 4), {"rates": "any", "groups": 2}),
+        Case("any step at any rate", _ssd, (2, 67, 5, 3, 4), {"steps": "any", "rates": "any"}),
+    ),
+    "retention": (
+        Case("one token, no state", _retention, (2, 1, 2, 3, 5), {"state": False}),
+        Case("one token", _retention, (1, 1, 1, 8, 8)),
+        Case("odd length", _retention, (2, 13, 2, 5, 3)),
+        Case("one past a chunk, no state", _retention, (1, 65, 1, 16, 16), {"state": False}),
+        Case("past two chunks", _retention, (1, 129, 2, 7, 18)),
+        Case("nothing fades: linear attention", _retention, (1, 67, 2, 4, 4), {"decay": "0"}),
+        Case("all but gone at once", _retention, (1, 67, 1, 4, 4), {"decay": "-20"}),
+        Case("decays of all kinds", _retention, (2, 35, 5, 7, 5), {"decay": "mixed"}),
     ),
     "short_conv": (
         Case("one token, no state, no bias", _short_conv, (2, 1, 3, 4), {"state": False, "bias": False}),
