@@ -7,6 +7,8 @@ import torch
 
 from hybridlab.layers import (
     Layer,
+    Mamba2Mixer,
+    Mamba2Sizes,
     MambaMixer,
     MambaSizes,
     RWKV4TimeMixing,
@@ -22,6 +24,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "rwkv5 time mixing": lambda: RWKV5TimeMixing(24, 3, 8),
     "rwkv6 time mixing": lambda: RWKV6TimeMixing(24, 3, 8, 3, 5),
     "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(24, 32),
+    "mamba2": lambda: Mamba2Mixer(24, Mamba2Sizes(4, 8, 5, 2)),
     "mamba": lambda: MambaMixer(24, MambaSizes(32, 3, 5)),
 }
 
