@@ -14,6 +14,8 @@ from hybridlab.models import (
     DecoderConfig,
     FalconMamba,
     FalconMambaConfig,
+    Hawk,
+    HawkConfig,
     HybridConfig,
     HybridLM,
     LanguageModel,
@@ -21,6 +23,8 @@ from hybridlab.models import (
     Mamba2,
     Mamba2Config,
     MambaConfig,
+    RetNet,
+    RetNetConfig,
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
@@ -29,7 +33,7 @@ from hybridlab.models import (
 from hybridlab.state import ModelState, state_nbytes, state_tensors
 
 VOCABULARY, WIDTH, WINDOW, LENGTH, BATCH = 41, 24, 5, 21, 2
-PATTERN = "RWREPMSA"
+PATTERN = "RWREPMSGTA"
 MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv4": lambda: RWKV4(RWKV4Config(VOCABULARY, WIDTH, 2, attention_width=16)),
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, 2, head_width=8)),
@@ -38,6 +42,8 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, 2, state_size=5, filter_width=3)),
     "falcon mamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, 2, inner=30, rank=3, bias=True, tied=False)),
     "mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, 2, heads=6, head_width=7, state_size=5, groups=3, bias=True)),
+    "hawk": lambda: Hawk(HawkConfig(VOCABULARY, WIDTH, 2, inner=20, blocks=5, filter_width=3, scaled=True, logit_cap=7.0)),
+    "retnet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, 2, head_width=8, value_width=5, ffn_width=30)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=PATTERN, head_width=8, window=WINDOW)),
 }
 
@@ -126,14 +132,14 @@ def test_bfloat16(name: str) -> None:
 
 def test_bytes_of_a_hybrid() -> None:
     """Numbers of float32. R, E: a shift and H matrices; P: a shift and three a channel; M: three inputs of the filter and
-    sixteen a channel, twice the width; S: three inputs of the filter, of x, B and C, and six matrices; A: all tokens; W:
-    W - 1 of them."""
+    sixteen a channel, twice the width; S: three inputs of the filter, of x, B and C, and six matrices; G: three inputs
+    of the filter and one number a channel; T: H matrices; A: all tokens; W: W - 1 of them."""
     model = MODELS["hybrid"]()
     matrices, cache = WIDTH + 3 * 8 * 8, 2 * WIDTH
     mamba, mamba2 = 2 * WIDTH * (3 + 16), 3 * (2 * WIDTH + 2 * 16) + 6 * 8 * 16
     for length in (1, WINDOW, 4 * WINDOW):
         caches = cache * length + cache * min(length, WINDOW - 1)
-        numbers = 3 * matrices + (WIDTH + 3 * WIDTH) + mamba + mamba2 + caches
+        numbers = 3 * matrices + (WIDTH + 3 * WIDTH) + mamba + mamba2 + 4 * WIDTH + 3 * 8 * 8 + caches
         assert state_nbytes(model.init_state(1, length)) == 4 * numbers
 
 
