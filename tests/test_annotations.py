@@ -41,6 +41,13 @@ for B, T in [(1, 1), (2, 19)]:
     for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.selective_scan(x, dt, A, reads, reads, **choice)
         ops.selective_scan(x, dt, A, reads, reads, D, state, **choice)[0].sum().backward(retain_graph=True)
+    x, dt, A, B_t, C_t, D = normal(B, T, 4, V), torch.rand(B, T, 4), -normal(4).abs(), *normal(2, B, T, 2, K), normal(4)
+    q, k, v = normal(B, T, 4, K), normal(B, T, 4, K), normal(B, T, 4, V)
+    for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
+        out, state = ops.ssd(x, dt, A, B_t, C_t, **choice)
+        ops.ssd(x, dt, A, B_t, C_t, D, state, **choice)[0].sum().backward(retain_graph=True)
+        out, state = ops.retention(q, k, v, A, **choice)
+        ops.retention(q, k, v, A, state, **choice)[0].sum().backward(retain_graph=True)
     for choice in ({"form": "parallel"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.short_conv(normal(B, T, C), normal(C, 4), **choice)
         ops.short_conv(normal(B, T, C), normal(C, 4), normal(C), state, **choice)[0].sum().backward()
