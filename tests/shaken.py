@@ -5,7 +5,17 @@ import torch
 from hybridlab.measure.tiny import TINY, VOCABULARY
 from hybridlab.models import LanguageModel
 
-RECURRENT = {"RWKV4": "wkv4", "RWKV5": "wkv6", "RWKV6": "wkv6"}
+# Models whose every layer has one recurrence, and the op it is.
+RECURRENT = {
+    "RWKV4": "wkv4",
+    "RWKV5": "wkv6",
+    "RWKV6": "wkv6",
+    "Hawk": "rg_lru",
+    "Mamba": "selective_scan",
+    "FalconMamba": "selective_scan",
+    "Mamba2": "ssd",
+    "RetNet": "retention",
+}
 
 
 def shaken(model: LanguageModel | str) -> LanguageModel:

@@ -20,6 +20,14 @@ def reading_first(tokens: int, memories: int) -> Recurrence:
     return recurrence(write, rng.uniform(0.5, 1, (tokens, memories)), read, now=rng.normal(size=tokens))
 
 
+def with_skip(tokens: int, memories: int = 2) -> Recurrence:
+    """A channel of a selective scan: each memory fades at its own rate, in steps that each token chooses."""
+    rng = np.random.default_rng(7)
+    B, C = rng.normal(size=(2, tokens, memories))
+    steps = rng.exponential(size=(tokens, 1))
+    return recurrence(steps * B, np.exp(-steps * rng.exponential(size=memories)), C, skip=np.full(tokens, 0.75))
+
+
 def picture(factors: Recurrence, names: tuple[str, ...] = ()) -> MixingMatrix:
     return MixingMatrix(factors.matrix(), "a picture", names, factors)
 
@@ -30,13 +38,12 @@ def unrolled(factors: Recurrence, values: np.ndarray) -> np.ndarray:
     for t, value in enumerate(values):
         before = memory
         memory = factors.keep[t] * memory + factors.write[t] * value
-        outputs.append(
-            factors.read[t] @ memory if factors.now is None else factors.read[t] @ before + factors.now[t] * value
-        )
+        read = factors.read[t] @ memory if factors.now is None else factors.read[t] @ before + factors.now[t] * value
+        outputs.append(read if factors.skip is None else read + factors.skip[t] * value)
     return np.array(outputs)
 
 
-@pytest.mark.parametrize("factors", [fading(), reading_first(1, 1), reading_first(11, 3), fading(0.0)])
+@pytest.mark.parametrize("factors", [fading(), reading_first(1, 1), reading_first(11, 3), fading(0.0), with_skip(9)])
 def test_factors_are_the_recurrence(factors: Recurrence) -> None:
     values = np.random.default_rng(1).normal(size=factors.tokens)
     np.testing.assert_allclose(factors.matrix() @ values, unrolled(factors, values), atol=1e-12)
@@ -60,6 +67,22 @@ def test_shown_names_the_way() -> None:
         "read at 5": "1, 0, 0",
     }
     assert widget.move(i=3).shown(widget.view).text == "Token 4 (Dee=1) comes after output 3 and cannot reach it."
+
+
+def test_a_decay_that_all_memories_share_is_one_number_a_token() -> None:
+    shared = recurrence(KEYS, [0.5, 0.25, 1, 0.5, 0.5, 0.5], np.tile(QUERY, (6, 1)))
+    assert shared.keep.shape == (6, 3)
+    assert shared.weight(1, 0) == 0.25
+
+
+def test_what_goes_beside_the_state_is_named() -> None:
+    factors = with_skip(4)
+    widget = picture(factors)
+    now = widget.shown({"i": 3, "j": 3})
+    through = float(factors.read[2] @ factors.write[2])
+    assert float(now.readout["weight"]) == pytest.approx(through + 0.75, rel=1e-3)
+    assert now.readout["beside the state"] == "0.75"
+    assert "beside the state" not in widget.shown({"i": 3, "j": 2}).readout
 
 
 def test_repr_holds_every_weight() -> None:
@@ -110,6 +133,8 @@ def test_other_wrong_arguments() -> None:
         recurrence(KEYS[..., None], 1.0, 1.0)
     with pytest.raises(ValueError, match=r"now must be \(T,\) = \(6,\), got \(5,\)"):
         recurrence(KEYS, np.ones(6), KEYS, now=np.ones(5))
+    with pytest.raises(ValueError, match=r"skip must be \(T,\) = \(6,\), got \(6, 1\)"):
+        recurrence(KEYS, np.ones(6), KEYS, skip=np.ones((6, 1)))
 
 
 def test_fallback_draws_the_view() -> None:
@@ -125,7 +150,7 @@ def test_fallback_draws_the_view() -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("factors", [fading(), reading_first(7, 1), reading_first(20, 6), None])
+@pytest.mark.parametrize("factors", [fading(), reading_first(7, 1), reading_first(20, 6), with_skip(7), None])
 def test_browser_shows_what_python_says(factors: Recurrence | None, browser, tmp_path) -> None:
     from widget_pages import opened
 

@@ -11,7 +11,8 @@ from shaken import RECURRENT, shaken, text
 from hybridlab import ops
 from hybridlab.measure.recording import OpCall, record
 from hybridlab.models import RWKV4, RWKV5, RWKV6, RWKV4Config, RWKV5Config, RWKV6Config
-from hybridlab.widgets import StateScope, scope
+from hybridlab.state import state_tensors
+from hybridlab.widgets import MixingMatrix, StateScope, scope
 from hybridlab.widgets.state_scope import (
     MOST_TOKENS,
     POSITIVE,
@@ -23,7 +24,15 @@ from hybridlab.widgets.state_scope import (
     norms,
     states_of,
 )
-from hybridlab.widgets.state_traces import AverageTrace, MatrixTrace, Trace, traces
+from hybridlab.widgets.state_traces import (
+    NOTHING_LEFT,
+    AverageTrace,
+    MatrixTrace,
+    ScanTrace,
+    Trace,
+    VectorTrace,
+    traces,
+)
 
 RNG = np.random.default_rng
 
@@ -41,13 +50,38 @@ def average_trace(tokens: int = 12, channels: int = 6, loud: float = 2.0) -> Ave
     return AverageTrace(loud * keys, -rng.exponential(0.3, (1, channels)), values, rng.normal(size=channels))
 
 
+def scan_trace(tokens: int = 12, states: int = 4, channels: int = 7) -> ScanTrace:
+    rng = RNG(5)
+    write, read = rng.normal(size=(2, tokens, states))
+    steps, values = rng.exponential(0.5, (tokens, channels)), rng.normal(size=(tokens, channels))
+    return ScanTrace(write, read, steps, -rng.exponential(1, (states, channels)), values, rng.normal(size=channels))
+
+
+def vector_trace(tokens: int = 12, channels: int = 6) -> VectorTrace:
+    rng = RNG(6)
+    write, values = rng.normal(size=(2, tokens, channels))
+    log_decay = -rng.exponential(0.3, (tokens, channels))
+    log_decay[4] = NOTHING_LEFT
+    return VectorTrace(write, log_decay, values)
+
+
 def real_states(call: OpCall) -> list[np.ndarray]:
     """The op's own final state, in the scope's terms, a head (or the channels) each."""
     state = call.state[0].numpy()
-    if call.op == "wkv6":
-        return list(state)
-    num, den, top = state.T
-    return [np.stack((num / den, top + np.log(den)), -1)]
+    if call.op == "wkv4":
+        num, den, top = state.T
+        return [np.stack((num / den, top + np.log(den)), -1)]
+    if call.op == "rg_lru":
+        return [state[:, None]]
+    if call.op == "selective_scan":
+        return [state.T]
+    return list(state if call.op in ("wkv6", "retention") else state.swapaxes(1, 2))
+
+
+def real_outputs(call: OpCall, output: torch.Tensor) -> np.ndarray:
+    """What the op gives at each token to each head, or to the channels as one, (T, heads, V)."""
+    found = output[0].detach().numpy()
+    return found[:, None] if found.ndim == 2 else found
 
 
 # ---------------------------------------------------------------- against the model
@@ -60,7 +94,7 @@ def test_states_are_the_models_own(kind: str) -> None:
         calls = record(model, ids[:, :length])
         after = model(ids[:, :length]).state
         for call, layer in zip(calls, after.layers, strict=True):
-            torch.testing.assert_close(call.state, layer.mixer.wkv.detach(), rtol=0, atol=0)
+            assert any(torch.equal(call.state, tensor) for tensor in state_tensors(layer))
             for trace, real in zip(traces(call), real_states(call), strict=True):
                 np.testing.assert_allclose(trace.states()[-1], real, rtol=1e-11, atol=1e-12)
     # A longer run goes through the states where the shorter ones ended.
@@ -68,13 +102,22 @@ def test_states_are_the_models_own(kind: str) -> None:
     np.testing.assert_allclose(longer.states()[16], shorter.states()[-1], rtol=1e-11, atol=1e-12)
 
 
+def changed(call: OpCall, decay: float, bonus: float) -> dict[str, torch.Tensor]:
+    """The op's inputs with every log decay multiplied; what is written stays."""
+    given = call.inputs
+    if "bonus" in given:
+        return {"log_decay": decay * given["log_decay"], "bonus": given["bonus"] + bonus}
+    if "log_decay" in given:
+        return {"log_decay": decay * given["log_decay"]}
+    return {"A": decay * given["A"]}
+
+
 @pytest.mark.parametrize(("decay", "bonus"), [(1.0, 0.0), (0.0, 0.75), (4.0, -1.5)])
-@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("kind", sorted(set(RECURRENT) - {"Hawk"}))  # what it writes depends on its decay
 def test_outputs_and_states_are_the_ops_with_other_decay_and_bonus(kind: str, decay: float, bonus: float) -> None:
     call = record(shaken(kind), text(25))[1]
-    changed = {"log_decay": decay * call.inputs["log_decay"], "bonus": call.inputs["bonus"] + bonus}
-    output, state = getattr(ops, call.op)(**call.inputs | changed)
-    outputs = output[0].detach().numpy() if call.op == "wkv6" else output[0, :, None].detach().numpy()
+    output, state = getattr(ops, call.op)(**call.inputs | changed(call, decay, bonus))
+    outputs = real_outputs(call, output)
     finals = real_states(call._replace(state=state.detach()))
     for h, (trace, final) in enumerate(zip(traces(call), finals, strict=True)):
         states = trace.states(decay)
@@ -83,6 +126,81 @@ def test_outputs_and_states_are_the_ops_with_other_decay_and_bonus(kind: str, de
             past, now = trace.parts(t, states, decay, bonus)
             np.testing.assert_allclose(past + now, outputs[t, h], rtol=1e-10, atol=1e-11)
             assert t or not past.any()
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.0, 4.0])
+def test_rg_lru_fades_otherwise_and_writes_the_same(decay: float) -> None:
+    call = record(shaken("Hawk"), text(25))[1]
+    x, r, i, log_a, reset = (call.inputs[name] for name in ("x", "recurrence_gate", "input_gate", "log_a", "reset"))
+    assert reset[0].tolist() == [True] + [False] * 24
+    log_decay = (8 * r * log_a).masked_fill(reset[..., None], -math.inf)
+    written = (1 - (2 * log_decay).exp()).sqrt() * i * x
+    (trace,) = traces(call)
+    states = trace.states(decay)
+    a = (decay * log_decay).nan_to_num().exp()
+    output, final = ops.linear_recurrence(a, written)
+    np.testing.assert_allclose(states[-1, :, 0], final[0].numpy(), rtol=1e-11, atol=1e-12)
+    for t in range(25):
+        past, now = trace.parts(t, states, decay, 0.0)
+        np.testing.assert_allclose(past + now, output[0, t].numpy(), rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(now, written[0, t].numpy(), rtol=1e-10, atol=1e-11)
+    if decay == 1:
+        np.testing.assert_allclose(states[..., 0], call.output[0].numpy(), rtol=1e-10, atol=1e-11)
+
+
+def run(op: str, **inputs: torch.Tensor) -> OpCall:
+    """A call of an op, as a layer would make it."""
+    output, state = getattr(ops, op)(**inputs)
+    return OpCall("layers.0.mixer", op, inputs, output, state)
+
+
+def test_linear_recurrences_are_read() -> None:
+    a, b = torch.rand(1, 20, 70, dtype=torch.float64), torch.randn(1, 20, 70, dtype=torch.float64)
+    a[0, 7] = 0  # forgets everything
+    call = run("linear_recurrence", a=a, b=b)
+    groups = traces(call)
+    assert [group.values.shape[1] for group in groups] == [64, 6]
+    states = np.concatenate([group.states() for group in groups], 1)
+    np.testing.assert_allclose(states[..., 0], call.output[0].numpy(), atol=1e-12)
+    np.testing.assert_array_equal(states[7, :, 0], b[0, 7].numpy())
+    half_lives = measure(groups[1], 7).half_lives
+    assert (half_lives < 1e-4).all()
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="traces: a must be a decay, from 0 to 1, got "):
+            traces(run("linear_recurrence", a=torch.full((1, 2, 3), wrong), b=b[:, :2, :3].float()))
+
+
+def test_a_document_that_starts_within_a_run_forgets_the_one_before() -> None:
+    x, r, i = torch.rand(3, 1, 6, 4, dtype=torch.float64)
+    reset = torch.tensor([[False, False, False, True, False, False]])
+    call = run("rg_lru", x=x, recurrence_gate=r, input_gate=i, log_a=-torch.rand(4, dtype=torch.float64), reset=reset)
+    (trace,) = traces(call)
+    np.testing.assert_allclose(trace.states()[..., 0], call.output[0].numpy(), atol=1e-12)
+    past, _ = trace.parts(3, trace.states(), 1.0, 0.0)
+    assert not past.any()
+
+
+def test_a_mechanism_without_a_skip_is_read() -> None:
+    x, dt, A, B, C = (torch.rand(shape) for shape in ((1, 5, 3), (1, 5, 3), (3, 2), (1, 5, 2), (1, 5, 2)))
+    call = run("selective_scan", x=x, dt=dt, A=-A, B=B, C=C)
+    (trace,) = traces(call)
+    assert not trace.skip.any()
+    np.testing.assert_allclose(
+        trace.parts(4, trace.states(), 1.0, 0.0)[0],
+        (call.output[0, 4] - ((B[0, 4] @ C[0, 4]) * dt[0, 4] * x[0, 4])).numpy(),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(set(RECURRENT) - {"RWKV4"}))
+def test_ways_lead_from_values_to_outputs(kind: str) -> None:
+    call = record(shaken(kind), text(12))[1]
+    outputs = real_outputs(call, call.output)
+    for h, trace in enumerate(traces(call)):
+        for channel in (0, 3):
+            factors = trace.way(channel)
+            picture = MixingMatrix(factors.matrix(), kind, recurrence=factors)
+            np.testing.assert_allclose(picture.weights @ trace.values[:, channel], outputs[:, h, channel], atol=1e-11)
 
 
 def test_channels_come_in_groups() -> None:
@@ -131,6 +249,7 @@ def test_loud_keys_do_not_overflow() -> None:
         (np.diag([2.0, 2.0, 0.0]), 2),
         (np.outer([1.0, -2.0, 3.0], [0.5, 4.0]), 1),
         (np.zeros((3, 3)), 0),
+        (np.ones((100, 3)), 1),
         (np.diag([3.0, 1.0]), math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))),
     ],
 )
@@ -238,12 +357,20 @@ def test_averages_that_never_forget_hardly_move(long_run: list[Trace]) -> None:
     assert moves[0] < 0.2 * moves[1] < 0.2 * moves[2]
 
 
+def test_mamba_2_has_one_clock_a_head_and_retnet_never_sets_it() -> None:
+    for kind, sets in (("Mamba2", True), ("RetNet", False)):
+        for trace in traces(record(shaken(kind), text(20))[1]):
+            clocks = np.array([measure(trace, t).half_lives for t in range(20)])
+            np.testing.assert_array_equal(clocks, np.broadcast_to(clocks[:, :1], clocks.shape))
+            assert (len(set(clocks[:, 0])) == 20) is sets
+
+
 # ---------------------------------------------------------------- what is refused
 
 
 def test_wrong_layers_heads_and_texts_are_refused() -> None:
     hybrid = shaken("HybridLM of every letter")
-    with pytest.raises(ValueError, match=r"layer: expected one with a state to look at \(2, 3, 4\), got 0"):
+    with pytest.raises(ValueError, match=r"layer: expected one with a state to look at \(2, 3, 4, 5, 6, 7, 8\), got 0"):
         scope(hybrid, text(5))
     with pytest.raises(ValueError, match=r"layer: .* \(there is none\), got 1"):
         scope(shaken("Decoder"), text(5), layer=1)
@@ -265,7 +392,9 @@ def test_wrong_recordings_are_refused() -> None:
         with pytest.raises(ValueError, match="must start from the empty state"):
             traces(call._replace(inputs=call.inputs | {"state": call.state}))
         assert traces(call._replace(inputs={name: x for name, x in call.inputs.items() if name != "state"}))
-    with pytest.raises(ValueError, match=r"delta_rule has no reader yet; there are readers for wkv4, wkv6"):
+    with pytest.raises(
+        ValueError, match=r"delta_rule has no reader yet; there are readers for linear_recurrence, rg_lru, wkv4, wkv6, "
+    ):
         traces(call._replace(op="delta_rule"))
 
 
@@ -286,15 +415,16 @@ def test_wrong_heads_are_refused() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"write": np.ones((2, 65))}, r"write must be tokens by 1 to 64 channels, got shape \(2, 65\)"),
+        ({"write": np.ones((2, 129))}, r"write must be tokens by 1 to 128 channels, got shape \(2, 129\)"),
         ({"write": np.ones((0, 3))}, r"write must be .* got shape \(0, 3\)"),
         ({"values": np.ones((3, 4))}, r"values must have shape \(2, 4\), got \(3, 4\)"),
-        ({"values": np.ones(2)}, r"values must be tokens by 1 to 64 channels, got shape \(2,\)"),
+        ({"values": np.ones(2)}, r"values must be tokens by 1 to 128 channels, got shape \(2,\)"),
         ({"read": np.ones((2, 4))}, r"read must have shape \(2, 3\), got \(2, 4\)"),
-        ({"log_decay": -np.ones((3, 3))}, r"log_decay must have shape \(2, 3\) or \(1, 3\), got \(3, 3\)"),
+        ({"log_decay": -np.ones((3, 3))}, r"log_decay must have shape \(2, 3\) or \(1, 3\) or .*, got \(3, 3\)"),
         ({"log_decay": np.full((1, 3), 0.5)}, r"log_decay must be at most 0, its largest entry is 0.5"),
         ({"log_decay": np.full((1, 3), -np.inf)}, r"log_decay must be finite everywhere"),
         ({"bonus": np.ones(2)}, r"bonus must have shape \(3,\), got \(2,\)"),
+        ({"skip": np.ones(3)}, r"skip must have shape \(4,\), got \(3,\)"),
         ({"values": np.full((2, 4), np.nan)}, r"values must be finite everywhere"),
     ],
 )
@@ -305,22 +435,50 @@ def test_wrong_traces_are_refused(changed: dict[str, np.ndarray], message: str) 
         MatrixTrace(**right | changed)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"read": np.ones((2, 4))}, r"read must have shape \(2, 3\), got \(2, 4\)"),
+        ({"steps": np.ones((2, 3))}, r"steps must have shape \(2, 4\), got \(2, 3\)"),
+        ({"steps": -np.ones((2, 4))}, "steps must be at least 0, the smallest entry is -1"),
+        ({"rates": -np.ones((4, 3))}, r"rates must have shape \(3, 4\), got \(4, 3\)"),
+        ({"rates": np.ones((3, 4))}, "rates must be at most 0, its largest entry is 1"),
+        ({"skip": np.ones(3)}, r"skip must have shape \(4,\), got \(3,\)"),
+        ({"values": np.full((2, 4), np.inf)}, "values must be finite everywhere"),
+    ],
+)
+def test_wrong_scans_are_refused(changed: dict[str, np.ndarray], message: str) -> None:
+    tokens = {"write": np.ones((2, 3)), "read": np.ones((2, 3)), "steps": np.ones((2, 4)), "values": np.ones((2, 4))}
+    right = tokens | {"rates": -np.ones((3, 4)), "skip": np.ones(4)}
+    assert ScanTrace(**right).states().shape == (2, 3, 4)
+    with pytest.raises(ValueError, match=f"ScanTrace: {message}"):
+        ScanTrace(**right | changed)
+
+
+def test_wrong_vectors_are_refused() -> None:
+    right = {"write": np.ones((2, 3)), "log_decay": -np.ones((2, 3)), "values": np.ones((2, 3))}
+    assert VectorTrace(**right).states().shape == (2, 3, 1)
+    for name, wrong in (("log_decay", np.ones((2, 3))), ("values", np.ones((2, 4))), ("write", np.ones((2, 129)))):
+        with pytest.raises(ValueError, match="VectorTrace: "):
+            VectorTrace(**right | {name: wrong})
+
+
 # ---------------------------------------------------------------- the picture
 
 
-@pytest.mark.parametrize("trace", [matrix_trace(), average_trace()])
+@pytest.mark.parametrize("trace", [matrix_trace(), average_trace(), scan_trace(), vector_trace()])
 def test_fallback_draws_the_view(trace: Trace) -> None:
     widget = StateScope([trace], tokens="ab\ncdef ghi$")
     view = widget.view | {"t": 8, "decay": 0.5}
     state, clocks, norm, _ = widget.figure(view).axes
     cells, found = cells_of(widget.heads[0], 0.5), measure(widget.heads[0], 7, 0.5)
     drawn = np.asarray(state.images[0].get_array())
-    if trace.kind == "matrix":
+    if not trace.lines:
         np.testing.assert_array_equal(drawn, cells[7])
     else:
         np.testing.assert_array_equal(drawn[:, :8], cells[:8, :, 0].T)
         assert not drawn[:, 8:].any()
-    row, column = found.cell if trace.kind == "matrix" else (found.cell[0], 7)
+    row, column = (found.cell[0], 7) if trace.lines else found.cell
     assert [patch.get_xy() for patch in state.patches] == [(0.5, row + 0.5), (column + 0.5, row + 0.5)]
     np.testing.assert_allclose([bar.get_width() for bar in clocks.patches], found.half_lives)
     np.testing.assert_allclose(norm.lines[0].get_ydata(), norms(cells))
@@ -375,6 +533,20 @@ HANDMADE = {
     "one cell": [matrix_trace(rows=1, columns=1)],
     "zeros": [MatrixTrace(np.zeros((3, 2)), np.zeros((1, 2)), np.zeros((3, 2)), np.zeros((3, 4)), np.zeros(2))],
     "never forgets": [MatrixTrace(np.eye(4), np.zeros((1, 4)), np.eye(4), np.eye(4), np.ones(4))],
+    "one clock": [
+        MatrixTrace(
+            *(
+                getattr(matrix_trace(), name)[:, : 1 if name == "log_decay" else None]
+                for name in ("write", "log_decay", "read", "values")
+            ),
+            skip=np.array([1.0, -2.0, 0.0]),
+        )
+    ],
+    "one clock for good": [MatrixTrace(np.eye(4), np.full((1, 1), -0.1), np.eye(4), np.eye(4))],
+    "scan": [scan_trace(), scan_trace(states=9, channels=2)],
+    "vector": [vector_trace(), vector_trace(tokens=12, channels=1)],
+    "every kind": [matrix_trace(), average_trace(), scan_trace(), vector_trace()],
+    "tall": [matrix_trace(rows=20, columns=3)],
     "averages": [average_trace(), average_trace(channels=3, loud=900.0)],
     "both kinds": [matrix_trace(), average_trace(), matrix_trace(rows=8, columns=8)],
 }
@@ -407,9 +579,10 @@ def test_browser_follows_a_real_run(kind: str, browser, tmp_path) -> None:
 
     widget = scope(shaken(kind), text(48), layer=1)
     views = [
-        {"t": t, "decay": decay, "bonus": bonus, **({"head": widget.names[-1]} if len(widget.names) > 1 else {})}
+        {name: value for name, value in view.items() if name in widget.view}
         for decay, bonus in ((1, 0), (0, 0.25), (4, -1), (0.5, 3))
         for t in range(1, 49)
+        for view in [{"t": t, "decay": decay, "bonus": bonus, "head": widget.names[-1]}]
     ]
     with opened(browser, widget, tmp_path) as page:
         assert_same_at(widget, page, views)
@@ -419,7 +592,7 @@ def test_browser_follows_a_real_run(kind: str, browser, tmp_path) -> None:
 def test_browser_at_full_size(browser, tmp_path) -> None:
     from widget_pages import opened
 
-    widget = StateScope([matrix_trace(256, 64, 64), average_trace(256, 64)])
+    widget = StateScope([matrix_trace(256, 64, 64), average_trace(256, 64), scan_trace(256, 16, 64)])
     views = [
         {"t": t, "decay": decay, "bonus": 0, "head": name}
         for name in widget.names
@@ -473,6 +646,22 @@ def test_pixels_are_the_state_and_what_is_read(t: int, decay: float, bonus: floa
     most = max(np.abs(np.sum(trace.parts(at, states, decay, 0), axis=0)).max() for at in range(12))
     read = np.sum(trace.parts(t - 1, states, decay, bonus), axis=0)
     np.testing.assert_allclose(strip, np.clip(read / most, -1, 1)[None], atol=0.5 / 255 + 1e-9)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("t", [12, 5])
+def test_each_kind_of_trace_has_a_picture_of_its_size(t: int, browser, tmp_path) -> None:
+    from widget_pages import opened, strengths
+
+    heads = [matrix_trace(), scan_trace(), scan_trace(states=2, channels=9), vector_trace()]
+    widget = StateScope(heads)
+    for h, head in enumerate(widget.heads):
+        cells = cells_of(head, 1)
+        expected = np.where(np.arange(12) < t, cells[..., 0].T, 0) if head.lines else cells[t - 1]
+        with opened(browser, widget, tmp_path) as page:
+            page.move(t=t, head=widget.names[h])
+            shown = strengths(page.pixels(".hl-panel:not([hidden]) canvas.hl-heat"))
+        np.testing.assert_allclose(shown, np.clip(expected / colour_limit(cells), -1, 1), atol=0.5 / 255 + 1e-9)
 
 
 @pytest.mark.browser

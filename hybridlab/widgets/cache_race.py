@@ -246,7 +246,7 @@ def _footprints(model: LanguageModel) -> dict[str, Footprint]:
     as_built = footprint(model)
     architecture: Any = type(model)
     config: Any = model.config
-    if not hasattr(config, "groups"):
+    if not any(piece.cache for piece in as_built.pieces) or not hasattr(config, "groups"):
         return dict.fromkeys((AS_BUILT, *SHARINGS), as_built)
     others = {sharing: replace(config, groups=groups_of(config.heads)) for sharing, groups_of in SHARINGS.items()}
     return {AS_BUILT: as_built} | {

@@ -36,6 +36,7 @@ function way_through(packed) {
   const [write, keep, read] = [packed.write, packed.keep, packed.read].map(unpack);
   const memories = write.shape[1];
   const delay = packed.now ? 1 : 0;
+  const skip = packed.skip ? unpack(packed.skip).values : null;
   const at = ({ values }, t) => values.subarray(t * memories, (t + 1) * memories);
 
   function left(i, j) {
@@ -55,6 +56,7 @@ function way_through(packed) {
       [`written at ${j + 1}`]: vector(at(write, j)),
       [`left for output ${i + 1}`]: vector(left(i, j)),
       [`read at ${i + 1}`]: vector(at(read, i)),
+      ...(skip && i === j ? { "beside the state": short(skip[i]) } : {}),
     };
   }
 

@@ -84,10 +84,12 @@ class MixingMatrix(LivePicture):
             return {"all of this row": short(self.weights[i].sum())}
         if j == i and factors.now is not None:
             return {"not through the state": "the present token"}
+        beside = {} if factors.skip is None or j < i else {"beside the state": short(factors.skip[i])}
         return {
             f"written at {j + 1}": _vector(factors.write[j]),
             f"left for output {i + 1}": _vector(factors.left(i, j)),
             f"read at {i + 1}": _vector(factors.read[i]),
+            **beside,
         }
 
     def figure(self, view: View) -> "Figure":

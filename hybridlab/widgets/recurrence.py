@@ -14,12 +14,14 @@ class Recurrence(NamedTuple):
     h_t = keep_t * h_{t-1} + write_t v_t,   output_t = read_t . h_t
 
     With `now` the state is read before the token is written, as RWKV does: output_t = read_t . h_{t-1} + now_t v_t.
+    With `skip` an output takes skip_t v_t besides, as Mamba does through its D.
 
     Attributes:
         write: what token t is multiplied with when it enters the memories, (T, K).
         keep: what step t leaves of what was there, (T, K).
         read: what output t takes of each memory, (T, K).
         now: the weight of the present token at its own output, (T,), where it does not pass through the state.
+        skip: what the present token adds to its own output beside the state, (T,).
 
     Chapters 02 to 05.
     """
@@ -28,6 +30,7 @@ class Recurrence(NamedTuple):
     keep: Numbers
     read: Numbers
     now: Numbers | None = None
+    skip: Numbers | None = None
 
     @property
     def tokens(self) -> int:
@@ -47,17 +50,23 @@ class Recurrence(NamedTuple):
         """How much of the value of token j reaches output i."""
         if j > i:
             return 0.0
+        beside = 0.0 if self.skip is None or j < i else float(self.skip[i])
         if j == i and self.now is not None:
-            return float(self.now[i])
-        return float(self.read[i] @ self.left(i, j))
+            return float(self.now[i]) + beside
+        return float(self.read[i] @ self.left(i, j)) + beside
 
     def matrix(self) -> Numbers:
         """All weights, (T, T): row i an output, column j a token."""
         return np.array([[self.weight(i, j) for j in range(self.tokens)] for i in range(self.tokens)])
 
 
-def recurrence(write: ArrayLike, keep: ArrayLike, read: ArrayLike, now: ArrayLike | None = None) -> Recurrence:
+def recurrence(
+    write: ArrayLike, keep: ArrayLike, read: ArrayLike, now: ArrayLike | None = None, skip: ArrayLike | None = None
+) -> Recurrence:
     """A `Recurrence` from anything that broadcasts to (T, K); what is (T,) is one memory.
+
+    A token-dependent decay that all memories share, as in SSD, is (T,); a decay of each memory, as in RWKV-6 or a channel
+    of a selective scan, is (T, K).
 
     Raises:
         ValueError: shapes that do not fit together.
@@ -71,7 +80,8 @@ def recurrence(write: ArrayLike, keep: ArrayLike, read: ArrayLike, now: ArrayLik
         raise ValueError(expected) from None
     if parts[0].ndim != 2:
         raise ValueError(expected)
-    present = None if now is None else np.asarray(now, dtype=np.float64)
-    if present is not None and present.shape != parts[0].shape[:1]:
-        raise ValueError(f"recurrence: now must be (T,) = ({len(parts[0])},), got {present.shape}")
-    return Recurrence(parts[0], parts[1], parts[2], present)
+    own = [None if part is None else np.asarray(part, dtype=np.float64) for part in (now, skip)]
+    for name, part in zip(("now", "skip"), own, strict=True):
+        if part is not None and part.shape != parts[0].shape[:1]:
+            raise ValueError(f"recurrence: {name} must be (T,) = ({len(parts[0])},), got {part.shape}")
+    return Recurrence(parts[0], parts[1], parts[2], *own)

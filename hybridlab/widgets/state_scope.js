@@ -3,6 +3,8 @@
 
 const BARS = 100, SHORTEST = 0.1, LONGEST = 1e5; // half-lives between which a bar's length tells them apart
 const CHART = { width: 400, height: 96, left: 4, top: 14 };
+const WIDEST = 2.5; // of a matrix's picture, to its height
+const ROWS = { matrix: "key rows", scan: "numbers a channel (rows)" }, COLUMNS = { matrix: "value columns", scan: "channels" };
 const FAR = 10; // tokens that the up and down arrows move
 const CHANGED = SERIES[1].colour;
 const LOUD = 3; // full colour is at so many root mean squares of the run's fullest state: its largest cell alone would pale the rest
@@ -10,12 +12,12 @@ const LOUD = 3; // full colour is at so many root mean squares of the run's full
 function draw(page) {
   const { heads, names, tokens, said } = page.inputs;
   const traces = heads.map(unpack_head);
-  const stage = { matrix: null, average: null };
-  for (const trace of traces) stage[trace.kind] ??= draw_state(page, trace, tokens.length);
+  const stage = {};
+  for (const trace of traces) stage[trace.shape] ??= draw_state(page, trace, tokens.length);
   const text = draw_text(page, page.inputs);
   const chart = draw_norms(page, tokens.length);
   page.stage.append(
-    ...Object.values(stage).filter(Boolean).map((state) => state.node),
+    ...Object.values(stage).map((state) => state.node),
     html("figure", { class: "hl-panel" }, html("figcaption", {}, "the text, up to the present token"), text.node,
       html("p", { style: "margin: 1rem 0 0.2rem; color: var(--hl-soft)" }, "norm of the state after each token"), chart.node),
   );
@@ -26,8 +28,8 @@ function draw(page) {
     const trace = traces[at], t = view.t - 1;
     if (last?.trace !== trace || last.decay !== view.decay) last = { trace, decay: view.decay, ...run_through(trace, view.decay) };
     const found = measure_state(trace, last, t, view.decay, view.bonus ?? 0);
-    for (const [kind, state] of Object.entries(stage)) if (state) state.node.hidden = kind !== trace.kind;
-    stage[trace.kind].show(trace, last, t, found);
+    for (const [shape, state] of Object.entries(stage)) state.node.hidden = shape !== trace.shape;
+    stage[trace.shape].show(trace, last, t, found);
     text.show(t);
     chart.show(last.norms, t);
     return told(trace, found, view.t, names[at], said[t]);
@@ -37,18 +39,14 @@ function draw(page) {
 // What stands beside the picture, as state_scope.py writes it.
 function told(trace, found, token, name, said) {
   const { row, column } = found;
-  const matrix = trace.kind === "matrix";
   const where = said === String(token) ? `token ${token}` : `token ${token} (${said})`;
   const change = short(found.changes[row]);
-  const most = matrix ? `row ${row + 1} by ${change}, most in column ${column + 1}` : `channel ${row + 1} by ${change}`;
-  const structure = matrix
-    ? { "effective rank": `${short(found.rank)} of ${Math.min(trace.rows, trace.columns)}` }
-    : { loudest: `channel ${found.loudest + 1}, e^${short(found.loudness[found.loudest])}` };
+  const most = trace.lines ? `channel ${row + 1} by ${change}` : `row ${row + 1} by ${change}, most in column ${column + 1}`;
   return {
     text: `After ${where}, ${name}: norm ${short(found.norm)}; changed most: ${most}.`,
     readout: {
       norm: short(found.norm),
-      ...structure,
+      ...structure(trace, found),
       "changed most": most,
       "half-lives": `${short(Math.min(...found.half_lives))} to ${short(Math.max(...found.half_lives))} tokens`,
       output: short(length_of(found.output)),
@@ -57,16 +55,28 @@ function told(trace, found, token, name, said) {
   };
 }
 
+function structure(trace, { rank, loudest, loudness, state }) {
+  if (!trace.lines) return { "effective rank": `${short(rank)} of ${Math.min(trace.rows, trace.columns)}` };
+  if (loudness) return { loudest: `channel ${loudest + 1}, e^${short(loudness[loudest])}` };
+  return { largest: `channel ${loudest + 1}, ${short(state[loudest])}` };
+}
+
 // ---------------------------------------------------------------- the run
 
 function unpack_head({ kind, ...packed }) {
   const arrays = Object.fromEntries(Object.entries(packed).map(([name, array]) => [name, unpack(array)]));
-  const [tokens, rows] = (arrays.write ?? arrays.keys).shape;
-  const trace = { kind, tokens, rows, columns: kind === "matrix" ? arrays.values.shape[1] : 1 };
+  const lines = kind === "vector" || kind === "average"; // one number a channel
+  const [tokens, width] = arrays.values.shape;
+  const [rows, columns] = lines ? [width, 1] : [arrays.write.shape[1], width];
+  const trace = { kind, lines, tokens, rows, columns, shape: `${kind} ${rows} ${columns}` };
   for (const [name, { shape, values }] of Object.entries(arrays)) {
     const one = shape[shape.length - 1];
     const count = values.length / one;
     trace[name] = (t) => values.subarray((t % count) * one, (t % count + 1) * one); // (1, K): the same at every token
+  }
+  if (kind === "matrix" && arrays.log_decay.shape[1] < rows) { // (T, 1): the same in every row
+    const shared = Array.from(arrays.log_decay.values, (x) => new Float32Array(rows).fill(x));
+    trace.log_decay = (t) => shared[t % shared.length];
   }
   return trace;
 }
@@ -76,13 +86,12 @@ function run_through(trace, decay) {
   const { tokens, rows, columns } = trace;
   const cells = new Float64Array(tokens * rows * columns);
   const loudness = trace.kind === "average" ? new Float64Array(tokens * rows) : null;
-  const step = loudness ? step_averages : step_matrix;
-  for (let t = 0; t < tokens; t++) step(trace, decay, t, cells, loudness);
+  for (let t = 0; t < tokens; t++) STEPS[trace.kind](trace, decay, t, cells, loudness);
   const state = (t) => cells.subarray(t * rows * columns, (t + 1) * rows * columns);
   const norms = Array.from({ length: tokens }, (_, t) => length_of(state(t)));
   const limit = Math.min(strongest(cells), LOUD * Math.max(...norms) / Math.sqrt(rows * columns));
   const run = { state, norms, limit, ranks: [], loudness: (t) => loudness?.subarray(t * rows, (t + 1) * rows) };
-  const read = Array.from({ length: tokens }, (_, t) => parts_of(trace, run, t, decay, 0));
+  const read = Array.from({ length: tokens }, (_, t) => PARTS[trace.kind](trace, run, t, decay, 0));
   run.most_read = Math.max(...read.map(({ past, now }) => strongest(past.map((x, at) => x + now[at]))));
   return run;
 }
@@ -108,12 +117,35 @@ function step_averages(trace, decay, t, cells, loudness) {
   }
 }
 
+function step_scan(trace, decay, t, cells) {
+  const { rows, columns } = trace;
+  const [write, steps, value] = [trace.write(t), trace.steps(t), trace.values(t)];
+  let at = t * rows * columns;
+  for (let row = 0; row < rows; row++) {
+    const rates = trace.rates(row);
+    for (let column = 0; column < columns; column++, at++) {
+      const kept = t ? Math.exp(decay * steps[column] * rates[column]) * cells[at - rows * columns] : 0;
+      cells[at] = kept + write[row] * (steps[column] * value[column]);
+    }
+  }
+}
+
+function step_vector(trace, decay, t, cells) {
+  const [write, log_decay, value] = [trace.write(t), trace.log_decay(t), trace.values(t)];
+  for (let row = 0, at = t * trace.rows; row < trace.rows; row++, at++) {
+    cells[at] = (t ? Math.exp(decay * log_decay[row]) * cells[at - trace.rows] : 0) + write[row] * value[row];
+  }
+}
+
+const STEPS = { matrix: step_matrix, scan: step_scan, vector: step_vector, average: step_averages };
+
 // What output t takes from the past and from its own token.
-function parts_of(trace, run, t, decay, bonus) {
-  if (trace.kind === "average") return averaged_parts(trace, run, t, bonus);
+const PARTS = { matrix: matrix_parts, scan: scan_parts, vector: vector_parts, average: averaged_parts };
+
+function matrix_parts(trace, run, t, decay, bonus) {
   const { rows, columns } = trace;
   const [write, read, log_decay, value] = [trace.write(t), trace.read(t), trace.log_decay(t), trace.values(t)];
-  const own = trace.bonus?.(0);
+  const [own, skip] = [trace.bonus?.(0), trace.skip?.(0)];
   const past = new Float64Array(columns);
   const before = t ? run.state(t - 1) : null;
   let weight = 0;
@@ -122,10 +154,34 @@ function parts_of(trace, run, t, decay, bonus) {
     const kept = read[row] * (own ? 1 : Math.exp(decay * log_decay[row]));
     if (before) for (let column = 0; column < columns; column++) past[column] += kept * before[row * columns + column];
   }
-  return { past, now: Float64Array.from(value, (x) => weight * x) };
+  return { past, now: Float64Array.from(value, (x, column) => (weight + (skip ? skip[column] : 0)) * x) };
 }
 
-function averaged_parts(trace, run, t, bonus) {
+function scan_parts(trace, run, t, decay) {
+  const { rows, columns } = trace;
+  const [read, steps, value, skip] = [trace.read(t), trace.steps(t), trace.values(t), trace.skip(0)];
+  const past = new Float64Array(columns);
+  const before = t ? run.state(t - 1) : null;
+  for (let row = 0; before && row < rows; row++) {
+    const rates = trace.rates(row);
+    for (let column = 0; column < columns; column++) {
+      past[column] += read[row] * (Math.exp(decay * steps[column] * rates[column]) * before[row * columns + column]);
+    }
+  }
+  const weight = dot(read, trace.write(t));
+  return { past, now: Float64Array.from(value, (x, column) => (weight * steps[column] + skip[column]) * x) };
+}
+
+function vector_parts(trace, run, t, decay) {
+  const [write, log_decay, value] = [trace.write(t), trace.log_decay(t), trace.values(t)];
+  const before = t ? run.state(t - 1) : null;
+  return {
+    past: Float64Array.from(log_decay, (x, row) => (before ? Math.exp(decay * x) * before[row] : 0)),
+    now: Float64Array.from(write, (x, row) => x * value[row]),
+  };
+}
+
+function averaged_parts(trace, run, t, decay, bonus) {
   const [key, value, own] = [trace.keys(t), trace.values(t), trace.bonus(0)];
   if (t === 0) return { past: new Float64Array(trace.rows), now: Float64Array.from(value) };
   const [before, loudness] = [run.state(t - 1), run.loudness(t - 1)];
@@ -144,7 +200,7 @@ function measure_state(trace, run, t, decay, bonus) {
   const line = (row) => change.subarray(row * columns, (row + 1) * columns);
   const changes = Array.from({ length: rows }, (_, row) => length_of(line(row)));
   const row = largest(changes);
-  const { past, now } = parts_of(trace, run, t, decay, bonus);
+  const { past, now } = PARTS[trace.kind](trace, run, t, decay, bonus);
   const [from_past, from_now] = [length_of(past), length_of(now)];
   const loudness = run.loudness(t);
   return {
@@ -152,13 +208,21 @@ function measure_state(trace, run, t, decay, bonus) {
     changes,
     row,
     column: largest(line(row).map(Math.abs)),
-    half_lives: Array.from(trace.log_decay(t), (x) => Math.LN2 / Math.abs(decay * x)),
-    rank: trace.kind === "matrix" ? (run.ranks[t] ??= effective_rank(state, rows, columns)) : null, // the dearest number
+    state,
+    half_lives: Array.from(log_decays(trace, t), (x) => Math.LN2 / Math.abs(decay * x)),
+    rank: trace.lines ? null : (run.ranks[t] ??= effective_rank(state, rows, columns)), // the dearest number
     output: past.map((x, at) => x + now[at]),
     share: from_past + from_now ? from_now / (from_past + from_now) : 0,
     loudness,
-    loudest: loudness ? largest(loudness) : null,
+    loudest: trace.lines ? largest(loudness ?? state.map(Math.abs)) : null,
   };
+}
+
+// Of each row; in a scan, whose cells have clocks of their own, the mean of the row.
+function log_decays(trace, t) {
+  if (trace.kind !== "scan") return trace.log_decay(t);
+  const steps = trace.steps(t);
+  return Float64Array.from({ length: trace.rows }, (_, row) => dot(steps, trace.rates(row)) / trace.columns);
 }
 
 function log_add(a, b) {
@@ -174,13 +238,16 @@ function largest(numbers) {
 function effective_rank(matrix, count, width) {
   const most = strongest(matrix);
   if (most === 0) return 0;
-  const rows = Array.from({ length: count }, (_, row) => matrix.slice(row * width, (row + 1) * width).map((x) => x / most));
+  const flat = count <= width; // the fewer vectors, the fewer pairs
+  const entry = flat ? (row, at) => matrix[row * width + at] : (row, at) => matrix[at * width + row];
+  const [vectors, length] = flat ? [count, width] : [width, count];
+  const rows = Array.from({ length: vectors }, (_, row) => Float64Array.from({ length }, (_, at) => entry(row, at) / most));
   const nothing = 1e-30; // a row whose square is this small says nothing beside a cell of 1
   for (let sweep = 0, turned = true; turned && sweep < 40; sweep++) {
     rows.sort((a, b) => dot(b, b) - dot(a, a)); // the longest first: fewer sweeps
     turned = false;
-    for (let i = 0; i < count - 1; i++) {
-      for (let j = i + 1; j < count; j++) turned = turn(rows[i], rows[j], nothing) || turned;
+    for (let i = 0; i < vectors - 1; i++) {
+      for (let j = i + 1; j < vectors; j++) turned = turn(rows[i], rows[j], nothing) || turned;
     }
   }
   const values = rows.map(length_of);
@@ -212,17 +279,17 @@ function moving(page) {
   };
 }
 
-// RWKV-4 has one number a channel, so its columns are the tokens so far; every other state fills the cells itself.
+// A vector has one number a channel, so its columns are the tokens so far; a matrix fills the cells itself.
 function draw_state(page, trace, tokens) {
-  const matrix = trace.kind === "matrix";
+  const matrix = !trace.lines;
   const { rows } = trace;
   const columns = matrix ? trace.columns : tokens;
   const map = heat(rows, columns);
   const output = matrix ? heat(1, columns) : heat(rows, 1);
-  const loudness = matrix ? null : heat(rows, 1);
+  const loudness = trace.kind === "average" ? heat(rows, 1) : null;
   const bars = draw_clocks(rows);
-  if (!matrix) map.node.style.aspectRatio = "1";
-  for (const strip of matrix ? [output] : [output, loudness]) {
+  map.node.style.aspectRatio = matrix ? Math.max(1, Math.min(WIDEST, columns / rows)) : "1";
+  for (const strip of [output, loudness].filter(Boolean)) {
     set(strip.node, { style: "" }); // as long as the cells are
     set(strip.node.querySelector("canvas"), { style: "position: absolute; inset: 0" });
   }
@@ -236,11 +303,13 @@ function draw_state(page, trace, tokens) {
 
   const label = (text) => html("span", { style: "color: var(--hl-soft)" }, text);
   const parts = matrix
-    ? [label(`state: ${rows} key rows, ${columns} value columns`), label("half-life"), map.node, bars.node,
+    ? [label(`state: ${rows} ${ROWS[trace.kind]}, ${columns} ${COLUMNS[trace.kind]}`), label("half-life"), map.node, bars.node,
       output.node, bars.ticks, label("what this token reads")]
-    : [label(`averages: ${rows} channels, a column a token`), label("read"), label("loud"), label("half-life"),
-      map.node, output.node, loudness.node, bars.node, label(""), label(""), label(""), bars.ticks];
-  const tracks = matrix ? "minmax(0, 1fr) 5.5rem" : "minmax(0, 1fr) 1.9rem 1.9rem 5.5rem";
+    : [label(`${loudness ? "averages" : "state"}: ${rows} channels, a column a token`), label("read"),
+      ...(loudness ? [label("loud")] : []), label("half-life"),
+      map.node, output.node, ...(loudness ? [loudness.node] : []), bars.node,
+      label(""), label(""), ...(loudness ? [label("")] : []), bars.ticks];
+  const tracks = `minmax(0, 1fr) ${matrix ? "" : loudness ? "1.9rem 1.9rem" : "1.9rem"} 5.5rem`;
   const strips = matrix ? "auto auto 1.1rem auto" : "auto auto auto";
   const grid = html("div", { style: `display: grid; gap: 0.3rem 0.6rem; grid-template: ${strips} / ${tracks}` }, ...parts);
   const scale = label("");

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybridlab.measure.recording import record
+from hybridlab.measure.recording import OpCall, record
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.widgets.arrays import pack
 from hybridlab.widgets.base import LivePicture, Shown, script
 from hybridlab.widgets.controls import Choice, Control, Play, Slider, View
 from hybridlab.widgets.palette import NEGATIVE, POSITIVE, RED, ZERO
-from hybridlab.widgets.state_traces import MOST_ROWS, AverageTrace, Numbers, Trace, arrays, rounded, traces
+from hybridlab.widgets.state_traces import GROUP, READERS, AverageTrace, MatrixTrace, Numbers, Trace, arrays, rounded, traces
 from hybridlab.widgets.text import short, size
 
 if TYPE_CHECKING:
@@ -27,7 +27,12 @@ MILLISECONDS = 250
 SAID = {"\n": "newline", " ": "space", "\t": "indent", "    ": "indent"}
 RECENT = 30  # characters of text in a title
 CLOCKS = (0.1, 1e5)  # half-lives between which a bar's length tells them apart
-AXES = {"matrix": ("key channels", "value channels"), "average": ("channels", "tokens")}
+AXES = {
+    "matrix": ("key channels", "value channels"),
+    "scan": ("state numbers", "channels"),
+    "vector": ("channels", "tokens"),
+    "average": ("channels", "tokens"),
+}
 CHANGED = RED
 
 
@@ -38,12 +43,14 @@ class Measured(NamedTuple):
         norm: square root of the sum of the squares of all cells.
         changes: for each row, the length of the difference from the state one token before, (rows,).
         cell: row and column of the cell that changed most, in the row that changed most.
-        half_lives: ln 2 / -log decay of each row at this token, in tokens, (rows,).
-        rank: effective rank, exp of the entropy of the singular values divided by their sum; 0 for a state of zeros; None in
-            RWKV-4, where no two channels share a matrix.
+        half_lives: ln 2 / -log decay of each row at this token, in tokens, (rows,); in a selective scan, whose cells have
+            clocks of their own, from the mean of the row's log decays.
+        rank: effective rank, exp of the entropy of the singular values divided by their sum; 0 for a state of zeros; None
+            where no two channels share a matrix.
         output: length of what this token reads.
         share: of the present token in it: its part's length over the sum of both parts' lengths.
-        loudest: the channel with the largest summed weight and that weight's logarithm; None but in RWKV-4.
+        loudest: the channel with the largest summed weight and that weight's logarithm in RWKV-4, the one with the largest
+            number in other vectors; None in a matrix.
     """
 
     norm: float
@@ -62,7 +69,8 @@ class StateScope(LivePicture):
     To find out with it: play the run as trained, then with decay 0, where nothing is forgotten: the norm climbs as long as
     the text goes on. With decay 4 every half-life is a quarter, the norm levels off, the effective rank falls, and a row
     with a short bar holds the last few tokens and nothing else: a text that begins there leaves it the same. The averages
-    of RWKV-4 have nothing to climb; with decay 0 they weigh all tokens alike and hardly move any more.
+    of RWKV-4 have nothing to climb; with decay 0 they weigh all tokens alike and hardly move any more. Mamba-2 has one clock
+    a head: all bars are as long, and each token sets them anew. In RetNet they stay as they are for good.
 
     Args:
         heads: what each head went through, from `traces` or by hand; all over the same tokens, T up to 256.
@@ -121,12 +129,11 @@ class StateScope(LivePicture):
         where = f"token {t}" if said == str(t) else f"token {t} ({said})"
         row, column = found.cell
         change = short(found.changes[row])
-        channels = isinstance(head, AverageTrace)
-        most = f"channel {row + 1} by {change}" if channels else f"row {row + 1} by {change}, most in column {column + 1}"
+        most = f"channel {row + 1} by {change}" if head.lines else f"row {row + 1} by {change}, most in column {column + 1}"
         text = f"After {where}, {view.get('head', self.names[0])}: norm {short(found.norm)}; changed most: {most}."
         readout = {
             "norm": short(found.norm),
-            **_structure(found, min(cells_of(head, view["decay"]).shape[1:])),
+            **_structure(found, head, min(cells_of(head, view["decay"]).shape[1:])),
             "changed most": most,
             "half-lives": f"{short(found.half_lives.min())} to {short(found.half_lives.max())} tokens",
             "output": short(found.output),
@@ -156,7 +163,7 @@ class StateScope(LivePicture):
             aspect="auto",
             extent=(0.5, shown.shape[1] + 0.5, len(shown) + 0.5, 0.5),
         )
-        row, column = (found.cell[0], t) if found.rank is None else found.cell
+        row, column = (found.cell[0], t) if head.lines else found.cell
         state.add_patch(Rectangle((0.5, row + 0.5), shown.shape[1], 1, fill=False, linewidth=1.2))
         state.add_patch(Rectangle((column + 0.5, row + 0.5), 1, 1, fill=False, linewidth=2, color=CHANGED))
         rows, columns = AXES[head.kind]
@@ -192,16 +199,15 @@ def measure(trace: Trace, t: int, decay: float = 1.0, bonus: float = 0.0) -> Mea
     lengths = _length(past), _length(now)
     with np.errstate(divide="ignore"):
         half_lives = math.log(2) / np.abs(decay * trace.log_decay_at(t))
-    loudness = states[t, :, 1] if isinstance(trace, AverageTrace) else None
     return Measured(
         norm=_length(cells[t]),
         changes=changes,
         cell=(row, int(np.abs(change[row]).argmax())),
         half_lives=half_lives,
-        rank=effective_rank(cells[t]) if loudness is None else None,
+        rank=None if trace.lines else effective_rank(cells[t]),
         output=_length(past + now),
         share=lengths[1] / sum(lengths) if any(lengths) else 0.0,
-        loudest=None if loudness is None else (int(loudness.argmax()), float(loudness.max())),
+        loudest=_loudest(states[t]) if trace.lines else None,
     )
 
 
@@ -212,7 +218,7 @@ def states_of(trace: Trace, decay: float) -> Numbers:
 
 
 def cells_of(trace: Trace, decay: float) -> Numbers:
-    """What of the states is drawn as cells: (T, K, V), or RWKV-4's averages, (T, C, 1)."""
+    """What of the states is drawn as cells: (T, K, V), or a vector's channels, of RWKV-4 its averages, (T, C, 1)."""
     states = states_of(trace, decay)
     return states[..., :1] if isinstance(trace, AverageTrace) else states
 
@@ -245,11 +251,11 @@ def scope(
     """Runs a model over a text and puts one layer's heads under the scope.
 
     Args:
-        model: any with a layer whose state can be shown: RWKV-4, 5 or 6.
+        model: any with a layer whose state can be shown: RWKV-4 to 6, Hawk, Mamba, Mamba-2, RetNet, hybrids of them.
         input_ids: one text, (T,) or (1, T), T up to 256.
         layer: which, counted from 0.
         tokens: the text of each token; none: their ids.
-        heads: which heads, counted from 0, or groups of 64 channels in RWKV-4; none: all.
+        heads: which heads, counted from 0, or groups of 64 channels in what has no heads (RWKV-4, RG-LRU, Mamba); none: all.
 
     Raises:
         ValueError: a layer or a head that is not there or has no such state; what `StateScope` refuses.
@@ -257,7 +263,7 @@ def scope(
     Example: scope(model, ids, layer=1, tokens=[ALPHABET[i] for i in ids]), ids from tasks.text.encode
     """
     ids = torch.atleast_2d(input_ids)
-    calls = {call.layer.split(".")[1]: call for call in record(model, ids) if call.layer.startswith("layers.")}
+    calls = {call.layer.split(".")[1]: call for call in record(model, ids) if _can_be_shown(call)}
     if str(layer) not in calls:
         raise ValueError(f"layer: expected one with a state to look at ({', '.join(calls) or 'there is none'}), got {layer}")
     found = traces(calls[str(layer)])
@@ -268,10 +274,14 @@ def scope(
     return StateScope([found[h] for h in chosen], tokens or [str(i) for i in ids[0].tolist()], names)
 
 
+def _can_be_shown(call: OpCall) -> bool:
+    return call.op in READERS and call.layer.startswith("layers.")
+
+
 def _name(trace: Trace, h: int) -> str:
-    if isinstance(trace, AverageTrace):
-        return f"channels {MOST_ROWS * h + 1} to {MOST_ROWS * h + trace.keys.shape[1]}"
-    return f"head {h + 1}"
+    if isinstance(trace, MatrixTrace):
+        return f"head {h + 1}"
+    return f"channels {GROUP * h + 1} to {GROUP * h + trace.values.shape[1]}"
 
 
 def _between(tokens: Sequence[str]) -> str:
@@ -284,16 +294,24 @@ def _length(numbers: Numbers) -> float:
     return float(np.sqrt((numbers**2).sum()))
 
 
-def _structure(found: Measured, largest_rank: int) -> dict[str, str]:
+def _loudest(state: Numbers) -> tuple[int, float]:
+    """The channel of the largest weight, or of the largest number where channels have no weights beside them."""
+    channel = int((state[:, 1] if state.shape[1] > 1 else np.abs(state[:, 0])).argmax())
+    return channel, float(state[channel, -1])
+
+
+def _structure(found: Measured, head: Trace, largest_rank: int) -> dict[str, str]:
     if found.rank is not None:
         return {"effective rank": f"{short(found.rank)} of {largest_rank}"}
     channel, loudness = found.loudest or (0, -math.inf)
-    return {"loudest": f"channel {channel + 1}, e^{short(loudness)}"}
+    if isinstance(head, AverageTrace):
+        return {"loudest": f"channel {channel + 1}, e^{short(loudness)}"}
+    return {"largest": f"channel {channel + 1}, {short(loudness)}"}
 
 
 def _picture(trace: Trace, cells: Numbers, t: int) -> Numbers:
-    """The cells after token t; RWKV-4's averages as they went, a column a token, nothing yet after t."""
-    if not isinstance(trace, AverageTrace):
+    """The cells after token t; of a vector what it was, a column a token, nothing yet after t."""
+    if not trace.lines:
         return cells[t]
     return np.where(np.arange(len(cells)) <= t, cells[..., 0].T, 0.0)
 
