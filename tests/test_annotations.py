@@ -66,7 +66,9 @@ for model in (
     models.Mamba(models.MambaConfig(vocabulary=11, width=16, layers=2)),
     models.FalconMamba(models.FalconMambaConfig(vocabulary=11, width=16, layers=2)),
     models.Mamba2(models.Mamba2Config(vocabulary=11, width=16, layers=2, head_width=8, groups=2)),
-    models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSAW", window=3)),
+    models.Hawk(models.HawkConfig(vocabulary=11, width=16, layers=2, blocks=4, scaled=True, logit_cap=5.0)),
+    models.RetNet(models.RetNetConfig(vocabulary=11, width=16, layers=2, head_width=8)),
+    models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSGTAW", window=3)),
 ):
     ids = torch.randint(11, (2, 9))
     output = model(ids[:, :5])

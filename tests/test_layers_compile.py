@@ -11,10 +11,13 @@ from hybridlab.layers import (
     Mamba2Sizes,
     MambaMixer,
     MambaSizes,
+    RetentionMixer,
+    RGLRUBlock,
     RWKV4TimeMixing,
     RWKV5TimeMixing,
     RWKV6ChannelMixing,
     RWKV6TimeMixing,
+    Shared,
     set_backend,
 )
 from hybridlab.state import state_tensors
@@ -26,6 +29,8 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(24, 32),
     "mamba2": lambda: Mamba2Mixer(24, Mamba2Sizes(4, 8, 5, 2)),
     "mamba": lambda: MambaMixer(24, MambaSizes(32, 3, 5)),
+    "rg-lru block": lambda: RGLRUBlock(24, 32, 4),
+    "retention": lambda: RetentionMixer(24, 3, 8, 5),
 }
 
 
@@ -41,7 +46,7 @@ def test_one_graph(name: str) -> None:
     for run in (layer, compiled):
         layer.zero_grad()
         y, state = run(x)
-        step, after = run(x[:, :1], state)
+        step, after = run(x[:, :1], state, Shared(torch.tensor(9)))
         (y.square().sum() + step.square().sum()).backward()
         grads = [parameter.grad for parameter in layer.parameters()]
         results.append([y, step, *state_tensors(after), *grads])
