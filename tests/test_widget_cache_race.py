@@ -123,6 +123,20 @@ def test_heads_of_keys(race: CacheRace, sharing: str, groups: int) -> None:
     assert race.bytes_of("rwkv4-169m", view) == accounted("rwkv4-169m", view)
 
 
+STATES = ("mamba-130m", "falcon-mamba-7b", "mamba2-130m", "codestral-mamba-7b", "hawk-1b", "retnet-1.3b")
+
+
+def test_states_take_part() -> None:
+    """They grow by no token, and what they call groups, of B and C, are no heads of keys to be shared otherwise."""
+    race = CacheRace(STATES)
+    for name in STATES:
+        views = [race.view | at(context, kv_heads=sharing) for context in (256, 2**20) for sharing in (AS_BUILT, *SHARINGS)]
+        assert {race.bytes_of(name, view) for view in views} == {accounted(name, race.view)}
+        with_weights = race.view | {"weights": True, "batch": 3, "kv_heads": MQA}
+        assert race.bytes_of(name, with_weights) == accounted(name, with_weights)
+        assert race.first_too_long(name, race.view) is None
+
+
 def test_heads_that_four_do_not_divide(race: CacheRace) -> None:
     """The hybrids have 3 heads: groups of four queries cannot be made of them, so each keeps its own keys."""
     kept = {sharing: race.bytes_of("RRRA", race.move(kv_heads=sharing, **at(999)).view) for sharing in SHARINGS}
