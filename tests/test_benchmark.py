@@ -127,6 +127,7 @@ def test_backward_moves_inputs_again_and_a_gradient_for_each() -> None:
 PYTORCH_FORMS = {
     "wkv4": {"chunked"}, "wkv6": {"chunked"}, "linear_recurrence": {"parallel", "chunked"},
     "rg_lru": {"parallel", "chunked"}, "short_conv": {"parallel"}, "selective_scan": {"chunked"},
+    "ssd": {"chunked"}, "retention": {"chunked"},
 }  # fmt: skip
 OTHERS = {op: rival.name for op, rival in RIVALS.items()}
 

@@ -18,7 +18,7 @@ from hybridlab.ops.dispatch import automatic
 
 CHUNK_SIZES = (8, 16, 32, 64, 128)
 # Bytes that a contender may keep for its backward before it is left out.
-MOST_KEPT = 2 * 2**30
+MOST_KEPT = 4 * 2**30
 # States' sizes that the loop keeps a token for its backward: the state, the outer product, what is read, its decayed copy.
 KEPT_STATES = 4
 

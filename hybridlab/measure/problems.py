@@ -12,6 +12,8 @@ Tensors = dict[str, Tensor]
 MODES = ("forward", "forward+backward", "decode")
 # Channels of RWKV-4 169M; 12 heads of RWKV-6; inner width, states and taps of Mamba 130M; the width of a small Hawk.
 CHANNELS, HEADS, HEAD_WIDTH, INNER, STATES, TAPS, WIDTH = 768, 12, 64, 1536, 16, 4, 1024
+# Heads of Mamba-2 130M, each 64 wide, and their states; heads, keys and values of RetNet 1.3B.
+SSD_HEADS, SSD_STATES, RETNET_HEADS, RETNET_KEYS, RETNET_VALUES = 24, 128, 8, 256, 512
 
 
 class Draw:
@@ -116,6 +118,22 @@ def _selective_scan(draw: Draw, tokens: int) -> tuple[Tensors, Tensor]:
     return {"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": x.new_ones(INNER)}, draw.normal(1, INNER, STATES)
 
 
+def _ssd(draw: Draw, tokens: int) -> tuple[Tensors, Tensor]:
+    shape = (1, tokens, SSD_HEADS)
+    x, dt = draw.normal(*shape, HEAD_WIDTH), torch.nn.functional.softplus(draw.normal(*shape) - 4)
+    A = -1 - 15 * draw.uniform(SSD_HEADS)
+    B, C = draw.normal(1, tokens, 1, SSD_STATES), draw.normal(1, tokens, 1, SSD_STATES)
+    return {"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": A.abs()}, draw.normal(1, SSD_HEADS, HEAD_WIDTH, SSD_STATES)
+
+
+def _retention(draw: Draw, tokens: int) -> tuple[Tensors, Tensor]:
+    q, k = draw.normal(2, 1, tokens, RETNET_HEADS, RETNET_KEYS) / RETNET_KEYS**0.25
+    v = draw.normal(1, tokens, RETNET_HEADS, RETNET_VALUES)
+    log_decay = torch.log1p(-(2.0 ** (-5 - torch.arange(RETNET_HEADS, device=v.device))))
+    state = draw.normal(1, RETNET_HEADS, RETNET_KEYS, RETNET_VALUES)
+    return {"q": q, "k": k, "v": v, "log_decay": log_decay}, state
+
+
 SETTINGS = {
     # For a channel's three numbers: e^k, three for num, two for den, five for what the present token adds, one division.
     "wkv4": Setting("B 1, C 768, float32", _wkv4, "v", 12 * CHANNELS, ("chunked",)),
@@ -127,4 +145,9 @@ SETTINGS = {
     "short_conv": Setting("B 1, D 1536, W 4, float32", _short_conv, "x", 2 * TAPS * INNER, ("parallel",)),
     # For a number of the state: dt A and its exponential, dt x B, a multiply-add to write it and one to read it.
     "selective_scan": Setting("B 1, E 1536, N 16, float32", _selective_scan, "x", 7 * INNER * STATES, ("chunked",)),
+    # As for wkv6.
+    "ssd": Setting("B 1, H 24, G 1, P 64, N 128, float32", _ssd, "x", 4 * SSD_HEADS * HEAD_WIDTH * SSD_STATES, ("chunked",)),
+    "retention": Setting(
+        "B 1, H 8, K 256, V 512, float32", _retention, "v", 4 * RETNET_HEADS * RETNET_KEYS * RETNET_VALUES, ("chunked",)
+    ),
 }

@@ -112,6 +112,31 @@ def _selective_scan() -> tuple[Prepare, Run]:
     return prepare, run
 
 
+def _ssd() -> tuple[Prepare, Run]:
+    """Mamba-2's two functions: chunks of 64 from the empty state, or one token that changes its state in place."""
+    from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan, mamba2_selective_state_update
+    from transformers.utils.logging import set_verbosity_error
+
+    set_verbosity_error()  # that it has no CUDA kernels here is no news
+
+    def prepare(inputs: Tensors, state: Tensor | None) -> tuple[Tensors, Tensor | None]:
+        if state is None:
+            return inputs, None
+        # A step asks for a copy of every head's numbers for each of its channels.
+        wide = inputs["dt"].unsqueeze(-1).expand_as(inputs["x"])
+        rates, skip = inputs["A"].view(-1, 1, 1).expand(state.shape[1:]), inputs["D"].unsqueeze(-1)
+        return {**inputs, "dt": wide, "A": rates, "D": skip}, state.clone()
+
+    def run(inputs: Tensors, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, dt, A, B, C, D = (inputs[name] for name in ("x", "dt", "A", "B", "C", "D"))
+        if state is not None:
+            output = mamba2_selective_state_update(state, x[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], D)
+            return output.unsqueeze(1), state
+        return mamba2_chunk_scan(x, dt, A, B, C, 64, D=D, return_final_states=True)
+
+    return prepare, run
+
+
 def _gemma_scan() -> Callable[..., tuple[Tensor, Tensor]]:
     """A method that reads nothing of its layer, so that it needs none."""
     from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
@@ -134,4 +159,5 @@ RIVALS = {
     "rg_lru": Rival(TRANSFORMERS, _rg_lru, 1024),
     "short_conv": Rival("conv1d", _short_conv),
     "selective_scan": Rival(TRANSFORMERS, _selective_scan, 0),
+    "ssd": Rival(TRANSFORMERS, _ssd),
 }

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from hybridlab.measure.results import Benchmark, Cell
+from hybridlab.measure.results import CHUNKED, Benchmark, Cell
 from hybridlab.measure.stopwatch import Spread
 from hybridlab.measure.tables import Table
 
@@ -56,6 +56,10 @@ TARGETS = (
     Target("selective_scan", "forward", "transformers", 7),
     Target("selective_scan", "forward", "naive", 2),
     Target("selective_scan", "forward+backward", "naive", 3),
+    Target("ssd", "forward", "transformers", 3),
+    Target("ssd", "forward", CHUNKED, 1),
+    Target("ssd", "forward+backward", "naive", 3),
+    Target("retention", "forward", CHUNKED, 1),
 )
 
 
