@@ -444,6 +444,28 @@ def test_one_product_is_lit_in_both_views(browser, tmp_path) -> None:
 
 
 @pytest.mark.browser
+def test_of_a_long_sum_only_what_is_near_is_written(browser, tmp_path) -> None:
+    from widget_pages import opened
+
+    with opened(browser, WIDGETS["many"], tmp_path) as page:
+        page.move(chunk=8, i=50, j=20, decay=NONE)
+        parts = page.page.locator(".hl-sum").evaluate("node => [...node.childNodes].map(child => child.textContent)")
+        tokens = [[int(text.split("x")[1]) for text in part.split(" + ") if "x" in text] for part in brackets_of(parts)]
+        assert tokens == [[16], [17, 18, 19, 20, 21, 22, 23, 24]]
+        assert parts[:4] == ["y", "50", " = ", "\u2026"]
+        assert parts[5].startswith("(\u2026 + ")
+        assert parts[-1] == "\u2026"
+        page.move(i=22)
+        parts = page.page.locator(".hl-sum").evaluate("node => [...node.childNodes].map(child => child.textContent)")
+        tokens = [[int(text.split("x")[1]) for text in part.split(" + ") if "x" in text] for part in brackets_of(parts)]
+        assert tokens == [[16], [17, 18, 19, 20, 21, 22]]
+
+
+def brackets_of(parts: list[str]) -> list[str]:
+    return [part.strip("()") for part in parts if part.startswith("(")]
+
+
+@pytest.mark.browser
 def test_charts_are_the_work_and_move_the_chunk(browser, tmp_path) -> None:
     from widget_pages import opened
 

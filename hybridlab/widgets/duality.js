@@ -26,9 +26,9 @@ function draw(page) {
       part(INSIDE, (cost) => NUMBER_BYTES * cost.blocks),
       part(STATE, (cost) => NUMBER_BYTES * cost.carried),
     ]),
-    draw_chart(page, "states handed on, one after the other", count, [part(STATE, (cost) => cost.passes)]),
+    draw_chart(page, "states handed on, one by one", count, [part(STATE, (cost) => cost.passes)]),
   ];
-  const beside = width > 1 ? "; bars: the state's channel 1" : "";
+  const beside = width > 1 ? "; bars: channel 1" : "";
   page.stage.append(
     html("figure", { class: "hl-panel" }, html("figcaption", {}, "M, output by token, and the outputs y"), matrix.node,
       legend([[INSIDE, "blocks of masked attention"], [THROUGH, `below: through carried states, rank ≤ ${states}`], [STATE, "the states themselves"]])),
@@ -375,21 +375,32 @@ function draw_sum(page) {
 
   function show(weights, chunk, i, j) {
     const tokens = Math.sqrt(weights.length);
-    const brackets = [];
-    for (let t = 0; t <= i; t++) {
-      const weight = weights[i * tokens + t];
-      if (t !== j && (weight === 0 || (tokens > MOST_NAMED && Math.abs(t - j) > MOST_WRITTEN))) continue;
-      const term = html("span", t === j ? { class: "hl-lit" } : {}, `${short(weight)} x`, html("sub", {}, String(t + 1)));
-      term.addEventListener("pointerenter", () => page.move({ j: t + 1 }));
-      (brackets[Math.floor(t / chunk)] ??= []).push(term);
+    const written = (t) => tokens <= MOST_NAMED || Math.abs(t - j) <= MOST_WRITTEN;
+    const parts = [];
+    for (let start = 0; start <= i; start += chunk) {
+      const terms = [];
+      for (let t = start; t <= Math.min(i, start + chunk - 1); t++) {
+        const weight = weights[i * tokens + t];
+        if (weight !== 0 || t === j) append(terms, written(t) ? term(page, weight, t, t === j) : "…");
+      }
+      const own = i < start + chunk;
+      if (terms.length) append(parts, terms.every((x) => x === "…") ? "…" : bracket(own ? INSIDE : THROUGH, terms));
     }
-    const own = Math.floor(i / chunk);
-    const parts = Object.entries(brackets).map(([at, terms]) => bracket(Number(at) === own ? INSIDE : THROUGH, terms));
-    const whole = tokens <= MOST_NAMED ? " = " : " = … + ";
-    node.replaceChildren("y", html("sub", {}, String(i + 1)), whole, ...between(parts, " + "));
+    node.replaceChildren("y", html("sub", {}, String(i + 1)), " = ", ...(parts.length ? between(parts, " + ") : ["0"]));
   }
 
   return { node, show };
+}
+
+// What is left out is said once.
+function append(parts, part) {
+  if (part !== "…" || parts.at(-1) !== "…") parts.push(part);
+}
+
+function term(page, weight, t, lit) {
+  const node = html("span", lit ? { class: "hl-lit" } : {}, `${short(weight)} x`, html("sub", {}, String(t + 1)));
+  node.addEventListener("pointerenter", () => page.move({ j: t + 1 }));
+  return node;
 }
 
 function bracket(colour, terms) {
