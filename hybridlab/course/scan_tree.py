@@ -18,6 +18,7 @@ Scan = Callable[[list, Callable[[Any, Any], Any]], Sequence[Any]]
 
 MOST_DRAWN = 16
 DPI = 100
+MARGIN = 0.12  # inches
 INK, PALE = "#222222", "#8a8a8a"
 
 
@@ -74,8 +75,10 @@ class ScanTree:
     def figure(self) -> "Figure":
         """Tokens from left to right, rounds from top to bottom; what reaches back to token 1 is an answer, and filled."""
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        figure = Figure(figsize=(7.4, 1.3 + 0.6 * self.rounds), dpi=DPI, facecolor="white", layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN)
+        figure = Figure(figsize=(7.4, 1.4 + 0.6 * self.rounds), dpi=DPI, facecolor="white", layout=layout)
         axes = figure.add_subplot()
         for step in self.joined:
             for part in step.parts:
