@@ -1,6 +1,7 @@
 """Hawk: its authors' logits from its authors' files, transformers' logits, and what its checkpoints must say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def test_the_limit_bends_logits_and_nothing_else(tmp_path: Path) -> None:
     hot = model.generate(IDS, 3, temperature=1.0, seed=1)
     free = load_checkpoint(folder(tmp_path))
     assert not torch.equal(free.generate(IDS, 3, temperature=1.0, seed=1), hot)
+
+
+def test_a_fresh_model_with_a_limit_has_its_embedding_as_head() -> None:
+    model = Hawk(replace(CONFIG, logit_cap=3.0))
+    assert model.head.weight is model.embedding.weight
+    assert not model.head.weight.is_meta
 
 
 @torch.no_grad()
