@@ -189,8 +189,8 @@ def test_contender_that_computes_something_else_is_refused(spoil) -> None:
 @pytest.mark.parametrize(
     ("name", "op", "tokens", "skipped"),
     [
-        ("naive", "wkv6", 2048, False),
-        ("naive", "wkv6", 4096, True),
+        ("naive", "ssd", 1024, False),
+        ("naive", "ssd", 2048, True),
         ("naive", "wkv4", 4096, False),
         ("transformers", "wkv4", 1024, False),
         ("transformers", "wkv4", 2048, True),
