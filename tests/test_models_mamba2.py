@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from hybridlab.layers import short_filter
 from hybridlab.measure import account, check_invariants
 from hybridlab.measure.recording import record
 from hybridlab.models import PRESETS, HybridConfig, HybridLM, LanguageModel, Mamba2, Mamba2Config, set_backend
+from hybridlab.ops import short_conv
 from hybridlab.state import state_nbytes
 
 VOCABULARY, WIDTH = 41, 24
@@ -59,6 +61,19 @@ def test_the_op_can_be_listened_to() -> None:
     assert calls[0].inputs["x"].shape == (3, 9, 6, 8)
     assert calls[0].inputs["B"].shape == (3, 9, 2, 5)
     assert calls[0].state.shape == (3, 6, 8, 5)
+
+
+def test_both_ops_run_on_the_models_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    filters = []
+
+    def listened(*inputs: torch.Tensor, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
+        filters.append(backend)
+        return short_conv(*inputs, backend=backend)
+
+    monkeypatch.setattr(short_filter, "short_conv", listened)
+    model = Mamba2(Mamba2Config(VOCABULARY, WIDTH, 2, head_width=8, state_size=5), backend="naive")
+    calls = record(model, torch.zeros(1, 3, dtype=torch.int64))
+    assert [call.inputs["backend"] for call in calls] == filters == ["naive"] * 2
 
 
 @pytest.mark.parametrize("name", ["mamba2-130m", "codestral-mamba-7b"])
