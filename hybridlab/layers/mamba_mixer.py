@@ -101,7 +101,7 @@ class MambaMixer(Layer):
     def steps(self, low: Tensor) -> Inner:
         """dt = softplus(step(r)), (B, T, E); the bias is added in float32 at least."""
         wide = least_state_dtype(low.dtype)
-        return softplus(linear(low, self.step.weight).to(wide) + self.step.bias.to(wide))
+        return softplus(linear(low, self.step.weight) + self.step.bias.to(wide))
 
     def forward(self, x: Stream, state: MambaState | None = None, shared: Shared | None = None) -> tuple[Stream, MambaState]:
         """(B, T, D) to (B, T, D), and the state after the last token."""
