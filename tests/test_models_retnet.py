@@ -179,6 +179,15 @@ def test_decays_are_float32_at_least() -> None:
     assert (y.dtype, state.retention.dtype) == (torch.bfloat16, torch.float32)
 
 
+@pytest.mark.parametrize("backend", ["naive", "numba"])
+def test_the_op_runs_on_the_chosen_backend(backend: str) -> None:
+    layer = RetentionMixer(WIDTH, HEADS, 8, 8)
+    set_backend(layer, backend)
+    with recording(layer) as calls:
+        layer(torch.randn(1, 3, WIDTH))
+    assert [(call.op, call.inputs["backend"]) for call in calls] == [("retention", backend)]
+
+
 def test_fresh_weights() -> None:
     """Glorot's uniform start: sqrt(6 / (inputs + outputs)), a fifth to a sixth of it where the stream is read."""
     layer = RetentionMixer(64, 4, 16, 32)
