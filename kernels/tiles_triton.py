@@ -1,7 +1,25 @@
-"""Tiles of a matrix and pieces of a vector, to and from memory, for Triton kernels: float32 inside, any dtype outside."""
+"""What chunked Triton kernels share: which chunk is whose, tiles to and from memory (float32 inside, any dtype outside)."""
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
+
+def precision(like: Tensor) -> str:
+    """How matrix units multiply float32: exactly on AMD; as three TF32 products for float32 inputs, one for bfloat16."""
+    if torch.version.hip:
+        return "ieee"
+    return "tf32x3" if like.dtype == torch.float32 else "tf32"
+
+
+@triton.jit
+def whereabouts(T, H: tl.constexpr, L: tl.constexpr):
+    """Chunk, batch, head, and batch and head as one number, of this program; 64 bits, for offsets beyond 2^31."""
+    chunks = tl.cdiv(T, L)
+    program = tl.program_id(0).to(tl.int64)
+    head = program // chunks
+    return program % chunks, head // H, head % H, head
 
 
 @triton.jit

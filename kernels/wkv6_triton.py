@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hybridlab.kernels.halving_triton import between, faded, levels, marked_sums, midpoint, parted
-from hybridlab.kernels.tiles_triton import load_tile, load_vector, store_tile, store_vector
+from hybridlab.kernels.tiles_triton import load_tile, load_vector, precision, store_tile, store_vector, whereabouts
 
 # Tokens a chunk, keys and values a tile: about the largest that fit the registers of all targets (`hybridlab.measure.aot`).
 LARGEST = (32, 16, 32)
@@ -77,13 +77,6 @@ def blocks(T: int, K: int, V: int) -> tuple[int, int, int]:
     return L, BK, BV
 
 
-def precision(like: Tensor) -> str:
-    """How matrix units multiply float32: exactly on AMD; as three TF32 products for float32 inputs, one for bfloat16."""
-    if torch.version.hip:
-        return "ieee"
-    return "tf32x3" if like.dtype == torch.float32 else "tf32"
-
-
 def _expanded(log_decay: Tensor, k: Tensor) -> Tensor:
     """A decay that is constant in batch or time gets stride 0 there: nothing is copied."""
     packed = log_decay.stride()[2:] == (k.shape[3], 1)
@@ -117,15 +110,6 @@ def _carry(keys: Tensor, values: Tensor, log_decay: Tensor, state: Tensor, *, re
         precision(keys), reverse, num_warps=4,
     )  # fmt: skip
     return marks, final
-
-
-@triton.jit
-def whereabouts(T, H: tl.constexpr, L: tl.constexpr):
-    """Chunk, batch, head, and batch and head as one number, of this program; 64 bits, for offsets beyond 2^31."""
-    chunks = tl.cdiv(T, L)
-    program = tl.program_id(0).to(tl.int64)
-    head = program // chunks
-    return program % chunks, head // H, head % H, head
 
 
 @triton.jit

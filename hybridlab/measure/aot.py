@@ -4,8 +4,8 @@
 
 Registers, bytes spilled from them, shared memory, and how many instructions there are, of which how many for matrix units:
 enough to see that a kernel fits and is what it was meant to be, not how fast it is. What gets compiled is what a launch
-would ask for: the kernel files' own `forward` and `backward` run on tensors without data, with every kernel replaced by a
-recorder of its arguments.
+would ask for: the kernel files' own `forward` and `backward` run on tensors without data, and every launch is recorded
+instead.
 
 Needs a process without TRITON_INTERPRET (an interpreted kernel cannot be compiled), and the disassembler that triton's
 wheels bring along.
@@ -19,11 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 import triton
@@ -47,13 +47,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 OPS = {
     "linear_recurrence": (("BTD", "BTD"), "BD", "BTD"),
     "rg_lru": (("BTD", "BTD", "BTD", "D", "BT?"), "BD", "BTD"),
+    "retention": (("BTHK", "BTHK", "BTHV", "H"), "BHKV", "BTHV"),
     "selective_scan": (("BTE", "BTE", "EN", "BTN", "BTN", "E"), "BEN", "BTE"),
     "short_conv": (("BTD", "DW", "D"), "BSD=", "BTD"),
+    "ssd": (("BTHP", "BTH", "H", "BTGM", "BTGM", "H"), "BHPM", "BTHP"),
     "wkv4": (("BTC", "BTC", "C", "C"), "BC3", "BTC"),
     "wkv6": (("BTHK", "BTHK", "BTHV", "BTHK", "HK"), "BHKV", "BTHV"),
 }
-# A model of 3 billion parameters at work.
+# A model of 3 billion parameters at work; M is the state size of Mamba-2, whose letter is N as well.
 SIZES = {"B": 8, "T": 4096, "H": 32, "K": 64, "V": 64, "C": 2048, "D": 2048, "E": 4096, "N": 16, "3": 3, "W": 4, "S": 3}
+SIZES |= {"P": 64, "G": 1, "M": 128}
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.bool: "*i1"}
 SASS_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
@@ -87,19 +90,6 @@ class Record(NamedTuple):
     seconds: float
 
 
-class _Recorder:
-    """Stands in for a kernel: keeps the arguments of its launches."""
-
-    def __init__(self, kernel: Any, keep: Callable[[Any, dict[str, Any], dict[str, Any]], None]) -> None:
-        self.kernel, self.keep = kernel, keep
-
-    def __getitem__(self, grid: Any) -> Callable[..., None]:
-        def launch(*values: Any, **options: Any) -> None:
-            self.keep(self.kernel, dict(zip(self.kernel.arg_names, values, strict=True)), options)
-
-        return launch
-
-
 def launches(op: str, dtype: str, target: str) -> list[Launch]:
     """Every kernel that a long forward and backward and a decode step of an op would launch, each variant once."""
     module = load_kernels(f"{op}_triton")
@@ -107,25 +97,14 @@ def launches(op: str, dtype: str, target: str) -> list[Launch]:
     hip = "any" if TARGETS[target].backend == "hip" else None
     for phase in ("forward", "backward", "decode"):
 
-        def keep(kernel: Any, arguments: dict[str, Any], options: dict[str, Any], phase: str = phase) -> None:
+        def keep(kernel: Any, *values: Any, grid: Any, warmup: bool, phase: str = phase, **options: Any) -> None:
+            arguments = dict(zip(kernel.arg_names, values, strict=True))
             launch = Launch(op, phase, dtype, kernel, arguments, options)
             found.setdefault((kernel, str(_signature(launch)), str(options)), launch)
 
-        kernels = {name: _Recorder(x, keep) for name, x in vars(module).items() if name.endswith("_kernel")}
-        with _swapped(module, kernels), _swapped(torch.version, {"hip": hip}):
+        with patch.object(triton.JITFunction, "run", keep), patch.object(torch.version, "hip", hip):
             _call(module, phase, op, DTYPES[dtype])
     return list(found.values())
-
-
-@contextmanager
-def _swapped(module: ModuleType, others: dict[str, Any]) -> Iterator[None]:
-    """Puts other things in the place of a module's own for a while."""
-    own = {name: getattr(module, name) for name in others}
-    vars(module).update(others)
-    try:
-        yield
-    finally:
-        vars(module).update(own)
 
 
 def _call(module: ModuleType, phase: str, op: str, dtype: torch.dtype) -> None:
@@ -149,7 +128,7 @@ def _signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tup
     """Types, constants and alignment, as triton's own launcher would specialise them."""
     types, constants, aligned = {}, {}, {}
     for i, (parameter, (name, value)) in enumerate(zip(launch.kernel.params, launch.arguments.items(), strict=True)):
-        if parameter.is_constexpr or (isinstance(value, int) and value == 1):
+        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
             types[name], constants[name] = "constexpr", value
             continue
         types[name] = POINTERS[value.dtype] if isinstance(value, Tensor) else "i32"

@@ -105,4 +105,5 @@ FORMS = {"recurrent": retention_recurrent, "parallel": retention_parallel, "chun
 BACKENDS = {
     "naive": retention_recurrent,
     "numba": kernel_op("retention_numba", INPUTS, _shapes),
+    "triton": kernel_op("retention_triton", INPUTS, _shapes),
 }

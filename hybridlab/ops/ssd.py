@@ -206,4 +206,5 @@ FORMS = {"recurrent": ssd_recurrent, "parallel": ssd_parallel, "chunked": ssd_ch
 BACKENDS = {
     "naive": ssd_recurrent,
     "numba": kernel_op("ssd_numba", INPUTS, _shapes),
+    "triton": kernel_op("ssd_triton", INPUTS, _shapes),
 }
