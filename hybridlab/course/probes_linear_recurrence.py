@@ -1,0 +1,320 @@
+"""The checks of exercise 02: what turns answers about linear recurrences into numbers.
+
+The joins below that are wrong on purpose are what task 02-join asks a learner's test to reject.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.overrides import TorchFunctionMode
+
+from hybridlab.course import ledger
+from hybridlab.course.probe import Probe, causal, gradient, normal, rejects, untouched
+
+CHANNELS, TOKENS = 3, 7
+# A scan of 1,000 tokens takes ten rounds of about fifteen operations; a loop takes two or more for each token.
+MANY_TOKENS, OPERATIONS = 1000, 500
+STRONG_TOKENS = 120
+
+
+# 02-halflives: six numbers. Each probe puts one of them back to where it came from, so that a verdict tells no answer.
+
+
+def _left(answer: float, half_life: float) -> float:
+    """What is left after `answer` steps."""
+    return math.exp(math.log(0.5) * float(answer) / half_life)
+
+
+# 02-reverse: reverse_scan(a, b, state=None), a and b (T, C), state (C,); and what both scans share.
+
+
+class _Counter(TorchFunctionMode):
+    """Counts the calls into torch. A tensor taken apart into Python's numbers counts as one for each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += args[0].numel() if func is Tensor.tolist else 1
+        return func(*args, **(kwargs or {}))
+
+
+def _operations_beyond(answer: Any, inputs: list[Tensor]) -> int:
+    with _Counter() as counter:
+        answer(*inputs)
+    return max(0, counter.operations - OPERATIONS)
+
+
+def _steps(rng: Generator, tokens: int = TOKENS) -> list[Tensor]:
+    """a and b with decays below 0, above 1 and one that is 0, and a state."""
+    a, b, state = normal(rng, tokens, CHANNELS), normal(rng, tokens, CHANNELS), normal(rng, CHANNELS)
+    a[tokens // 2] = 0
+    return [a, b, state]
+
+
+def _strong_decay(rng: Generator) -> list[Tensor]:
+    _, b, state = _steps(rng, STRONG_TOKENS)
+    return [torch.full_like(b, 1e-3), b, state]
+
+
+def _ends(x: Tensor) -> Tensor:
+    return torch.cat((x[:3], x[-3:]))
+
+
+def _six_tokens_from_the_end(answer: Any, rng: Generator) -> Tensor:
+    values = ledger.values[:, None]
+    return answer(torch.full_like(values, 0.5), values)
+
+
+def _any_cut(answer: Any, rng: Generator) -> dict[str, float]:
+    a, b, state = _steps(rng)
+    whole = answer(a, b, state)
+    apart = {}
+    for cut in range(1, TOKENS):
+        end = answer(a[cut:], b[cut:], state)
+        pieces = torch.cat((answer(a[:cut], b[:cut], end[0]), end))
+        apart[f"cut after {cut}"] = (pieces - whole).abs().max().item()
+    return apart
+
+
+def _blind_to_the_past(answer: Any, rng: Generator) -> Any:
+    def mirrored(a: Tensor, b: Tensor) -> Tensor:
+        return answer(a.flip(0), b.flip(0)).flip(0)
+
+    return causal(lambda rng: _steps(rng)[:2], TOKENS)(mirrored, rng)
+
+
+def _stays_float32(outputs: Callable[[Any, list[Tensor]], list[Tensor]], inputs: Callable[[Generator], list[Tensor]]) -> Any:
+    def run(answer: Any, rng: Generator) -> dict[str, float]:
+        made = outputs(answer, [x.float() for x in inputs(rng)])
+        return {f"output {i}": float(output.dtype == torch.float32) for i, output in enumerate(made)}
+
+    return run
+
+
+# 02-root: room(log_a), any shape. Values and slopes are divided by their size near 0, so that their digits are compared.
+
+LOGARITHMS = (-200.0, -5.0, -1.0, -0.1, -1e-3, -1e-5, -1e-6, -1e-9, -1e-20)
+
+
+def _values(*dtypes: torch.dtype) -> Callable[[Any, Generator], Tensor]:
+    def run(answer: Any, rng: Generator) -> Tensor:
+        x = torch.tensor(LOGARITHMS, dtype=dtypes[0])
+        return answer(x).double() / (-2 * x.double()).clamp(max=1).sqrt()
+
+    return run
+
+
+def _random_clocks(answer: Any, rng: Generator) -> Tensor:
+    x = -torch.exp(4 * normal(rng, 4, 5) - 4).float()
+    return answer(x).double() / (-2 * x.double()).clamp(max=1).sqrt()
+
+
+def _slopes(answer: Any, rng: Generator) -> Tensor:
+    x = torch.tensor(LOGARITHMS[1:7], requires_grad=True)
+    (slopes,) = torch.autograd.grad(answer(x).sum(), x)
+    return slopes.double() * (-2 * x.detach().double()).sqrt()
+
+
+def _closed_gate(answer: Any, rng: Generator) -> Tensor:
+    x = torch.tensor([0.0, -0.5, 0.0, -0.25], requires_grad=True)
+    (slopes,) = torch.autograd.grad(answer(x).sum(), x)
+    return torch.where(x == 0, torch.where(slopes.isfinite(), 0.0, torch.nan), slopes)
+
+
+# 02-join: test(step, join, read).
+
+
+class _Joining(NamedTuple):
+    """One way of carrying steps: make one of a token's a and b, join two, read the state at the end of one."""
+
+    step: Callable[[Tensor, Tensor], Any]
+    join: Callable[[Any, Any], Any]
+    read: Callable[[Any], Tensor]
+
+
+def _second(step: tuple[Tensor, Tensor]) -> Tensor:
+    return step[1]
+
+
+def _pairs(join: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> _Joining:
+    """Steps that are pairs (kept, added): join(a, b, c, d) of an older step (a, b) and a newer one (c, d)."""
+    return _Joining(lambda a, b: (a, b), lambda old, new: join(*old, *new), _second)
+
+
+def _matrix(a: Tensor, b: Tensor) -> Tensor:
+    """The step as a map of (h, 1), (..., 2, 2)."""
+    top, bottom = torch.stack((a, b), -1), torch.stack((torch.zeros_like(a), torch.ones_like(b)), -1)
+    return torch.stack((top, bottom), -2)
+
+
+def _write_into_the_older(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    old[1].mul_(new[0]).add_(new[1])
+    old[0].mul_(new[0])
+    return old
+
+
+RIGHT_JOINS = {
+    "pairs": _pairs(lambda a, b, c, d: (c * a, c * b + d)),
+    "matrices": _Joining(_matrix, lambda old, new: new @ old, lambda step: step[..., 0, 1]),
+    "functions": _Joining(lambda a, b: lambda h: a * h + b, lambda old, new: lambda h: new(old(h)), lambda step: step(0.0)),
+}
+WRONG_JOINS = {
+    "takes the newer first": _pairs(lambda a, b, c, d: (a * c, a * d + b)),
+    "adds without fading": _pairs(lambda a, b, c, d: (c * a, b + d)),
+    "remembers the newer decay alone": _pairs(lambda a, b, c, d: (c, c * b + d)),
+    "divides": _Joining(
+        lambda a, b: (a, b / a), lambda old, new: (new[0] * old[0], old[1] + new[1] / old[0]), lambda step: step[0] * step[1]
+    ),
+    "takes logarithms": _Joining(
+        lambda a, b: (a.log(), b), lambda old, new: (new[0] + old[0], new[0].exp() * old[1] + new[1]), _second
+    ),
+    "writes into the older": _Joining(lambda a, b: (a.clone(), b.clone()), _write_into_the_older, _second),
+}
+
+
+def _rejects(joinings: dict[str, _Joining]) -> Callable[[Any, Generator], dict[str, float]]:
+    return lambda answer, rng: rejects(joinings)(lambda joining: answer(*joining), rng)
+
+
+# 02-backward: backward(a, h, state, grad), all (T, C), state (C,) -> the gradients of a, of b and of the state.
+
+
+def _saved(steps: list[Tensor], grad: Tensor) -> list[Tensor]:
+    """What a forward pass leaves for the backward pass, and what the loss asks of each state."""
+    a, b, h = steps
+    states = []
+    for a_t, b_t in zip(a, b, strict=True):
+        h = a_t * h + b_t
+        states.append(h)
+    return [a, torch.stack(states), steps[2], grad]
+
+
+def _backward_inputs(rng: Generator, tokens: int = TOKENS) -> list[Tensor]:
+    return _saved(_steps(rng, tokens), normal(rng, tokens, CHANNELS))
+
+
+def _from_empty(rng: Generator) -> list[Tensor]:
+    a, b, state = _steps(rng)
+    return _saved([a, b, torch.zeros_like(state)], normal(rng, TOKENS, CHANNELS))
+
+
+def _last_state_alone(rng: Generator) -> list[Tensor]:
+    a, h, state, grad = _backward_inputs(rng)
+    grad[:-1] = 0
+    a[TOKENS // 2] = 0.5
+    return [a, h, state, grad]
+
+
+def _ledger_inputs(rng: Generator) -> list[Tensor]:
+    values = ledger.values[:, None]
+    return _saved([torch.full_like(values, 0.5), values, torch.full_like(values[0], 8.0)], torch.ones_like(values))
+
+
+def _gradients(answer: Any, inputs: list[Tensor]) -> list[Tensor]:
+    """The answer's three gradients. Inference mode: autograd cannot give them."""
+    with torch.inference_mode():
+        grad_a, grad_b, grad_state = answer(*inputs)
+    return [grad_a, grad_b, grad_state]
+
+
+def _gradient_of(index: int, inputs: Callable[[Generator], list[Tensor]]) -> Callable[[Any, Generator], Tensor]:
+    return lambda answer, rng: _gradients(answer, inputs(rng))[index]
+
+
+def _all_gradients(inputs: Callable[[Generator], list[Tensor]]) -> Callable[[Any, Generator], Tensor]:
+    return lambda answer, rng: torch.cat([gradient.flatten() for gradient in _gradients(answer, inputs(rng))])
+
+
+def _strong_gradients(answer: Any, rng: Generator) -> Tensor:
+    grad_a, grad_b, grad_state = _gradients(answer, _saved(_strong_decay(rng), normal(rng, STRONG_TOKENS, CHANNELS)))
+    return torch.cat((_ends(grad_a), _ends(grad_b), grad_state[None]))
+
+
+def _untouched_by_backward(answer: Any, rng: Generator) -> dict[str, float]:
+    return untouched(_backward_inputs)(lambda *inputs: _gradients(answer, list(inputs)), rng)
+
+
+LOOP = "a loop over the tokens needs thousands of operations, a scan about two hundred"
+UNDERFLOW = f"{STRONG_TOKENS} steps of 1/1000 underflow float64"
+
+PROBES = {
+    "02-halflives": [
+        Probe("A: what is left after so many steps", lambda answer, rng: 0.8 ** float(answer[0]), 0.5, 2e-4),
+        Probe("B: what it leaves after 20 steps", lambda answer, rng: math.exp(20 * math.log(answer[1])), 0.5, 1e-3),
+        Probe("C: steps until only so much is left", lambda answer, rng: -20 * math.log2(answer[2]), 60.0, 1e-3),
+        Probe(
+            "D: what is left after so many steps, in thousandths", lambda answer, rng: 1000 * _left(answer[3], 20), 1.0, 2e-3
+        ),
+        Probe(
+            "E: what is left after so many tokens",
+            lambda answer, rng: _left(answer[4], 6) ** 0.5 * _left(answer[4], 3) ** 0.5,
+            0.5,
+            1e-3,
+        ),
+        Probe("F: what is left after 40 steps with this gate", lambda answer, rng: _left(40 * answer[5], 5), 0.5, 1e-3),
+    ],
+    "02-reverse": [
+        Probe("six tokens", _six_tokens_from_the_end),
+        Probe("random", lambda answer, rng: answer(*_steps(rng)[:2])),
+        Probe("with a state", lambda answer, rng: answer(*_steps(rng))),
+        Probe("a single token", lambda answer, rng: answer(*_steps(rng, 1))),
+        Probe("strong decay", lambda answer, rng: _ends(answer(*_strong_decay(rng))), because=UNDERFLOW),
+        Probe("any cut", _any_cut, expected=0.0, because="the later piece hands its first output to the earlier one"),
+        Probe("blind to the past", _blind_to_the_past, expected=0.0),
+        Probe("gradient", gradient(_steps)),
+        Probe("float32 stays float32 (1)", _stays_float32(lambda answer, inputs: [answer(*inputs)], _steps), expected=1.0),
+        Probe("inputs untouched", untouched(_steps), expected=0.0),
+        Probe(
+            f"operations beyond {OPERATIONS} at {MANY_TOKENS} tokens",
+            lambda answer, rng: _operations_beyond(answer, _steps(rng, MANY_TOKENS)),
+            expected=0.0,
+            because=LOOP,
+        ),
+    ],
+    "02-root": [
+        Probe("near 1 and far from it, float32", _values(torch.float32), tolerance=1e-5),
+        Probe("near 1 and far from it, float64", _values(torch.float64), tolerance=1e-9),
+        Probe("random clocks", _random_clocks, tolerance=1e-5),
+        Probe("slopes", _slopes, tolerance=1e-4),
+        Probe("a closed gate", lambda answer, rng: answer(torch.zeros(2)), expected=[0.0, 0.0]),
+        Probe(
+            "slopes at and beside a closed gate",
+            _closed_gate,
+            tolerance=1e-5,
+            because="nan stands for a slope that is not finite",
+        ),
+        Probe(
+            "float32 stays float32 (1)",
+            _stays_float32(lambda answer, inputs: [answer(*inputs)], lambda rng: [-normal(rng, 4).exp()]),
+            expected=1.0,
+        ),
+        Probe("inputs untouched", untouched(lambda rng: [-normal(rng, 4).exp()]), expected=0.0),
+    ],
+    "02-join": [
+        Probe("lets right ones pass (0)", _rejects(RIGHT_JOINS), expected=0.0),
+        Probe("rejects wrong ones (1)", _rejects(WRONG_JOINS), expected=1.0),
+    ],
+    "02-backward": [
+        Probe("six tokens", _all_gradients(_ledger_inputs), because="autograd is switched off here"),
+        Probe("gradient of a", _gradient_of(0, _backward_inputs)),
+        Probe("gradient of b", _gradient_of(1, _backward_inputs)),
+        Probe("gradient of the state", _gradient_of(2, _backward_inputs)),
+        Probe("an empty first state", _all_gradients(_from_empty)),
+        Probe("the last state alone is asked for", _all_gradients(_last_state_alone)),
+        Probe("a single token", _all_gradients(lambda rng: _backward_inputs(rng, 1))),
+        Probe("strong decay", _strong_gradients, because=UNDERFLOW),
+        Probe("float32 stays float32 (1)", _stays_float32(_gradients, _backward_inputs), expected=1.0),
+        Probe("inputs untouched", _untouched_by_backward, expected=0.0),
+        Probe(
+            f"operations beyond {OPERATIONS} at {MANY_TOKENS} tokens",
+            lambda answer, rng: _operations_beyond(answer, _backward_inputs(rng, MANY_TOKENS)),
+            expected=0.0,
+            because=LOOP,
+        ),
+    ],
+}
