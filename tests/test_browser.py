@@ -26,6 +26,7 @@ CHAPTERS = {
     "00_start_here": ["MixingMatrix", "MemoryLoad", "CacheRace"],
     "02_linear_recurrence": ["MixingMatrix", "MixingMatrix"],
     "03_rwkv": ["MixingMatrix", "MixingMatrix", "StateScope"],
+    "04_selective_scan": ["MixingMatrix", "StateScope"],
 }
 LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
 

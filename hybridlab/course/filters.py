@@ -91,7 +91,7 @@ def _written(taps: NDArray[np.float64]) -> str:
 def _draw(axes: "Axes", title: str, curves: Curves) -> None:
     axes.axhline(0, color=PALE, linewidth=0.8)
     for k, ((name, taps), (colour, dash)) in enumerate(zip(curves.items(), SERIES, strict=False)):
-        width = 1.8 + 1.6 * (len(curves) - 1 - k)
+        width = 1.6 + 1.2 * (len(curves) - 1 - k)
         axes.plot(taps, color=colour, linestyle=dash, linewidth=width, label=name, alpha=0.9)
     axes.set_title(title, color=INK, fontsize=11)
     axes.set_xlabel("steps since the token", color=INK)
