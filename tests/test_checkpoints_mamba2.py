@@ -56,10 +56,10 @@ AUTHORS = {
     "tie_embeddings": True,
 }
 CODESTRAL = {
-    "dim": 32,
+    "dim": 64,
     "n_layers": 2,
     "vocab_size": VOCABULARY,
-    "n_groups": 1,
+    "n_groups": 2,
     "rms_norm": True,
     "residual_in_fp32": True,
     "fused_add_norm": True,
@@ -167,6 +167,17 @@ def test_authors_folder(tmp_path: Path, tied: bool) -> None:
     agree(naive(model), reference)
 
 
+def test_absent_fields_mean_what_the_authors_mean(tmp_path: Path) -> None:
+    """A tied head, a stream in float32, a vocabulary that is a multiple of 8; a mixer as in the paper."""
+    sizes = {"hidden_size": 32, "num_heads": 1, "head_dim": 64, "state_size": 128, "n_groups": 1, "vocab_size": 64}
+    _, folder = folder_of(tmp_path, **sizes, tie_word_embeddings=True)
+    absent = ("ssm_cfg", "tie_embeddings", "residual_in_fp32", "pad_vocab_size_multiple", "d_intermediate", "attn_layer_idx")
+    model = load_checkpoint(as_authors(folder, d_model=32, **dict.fromkeys(absent)))
+    assert model.config == Mamba2Config(64, 32, 3)
+    assert model.config.wide_stream
+    assert model.tied
+
+
 def test_every_argument_of_the_authors_mixer(tmp_path: Path) -> None:
     options = {"expand": 3, "num_heads": 9, "n_groups": 3, "conv_kernel": 3, "use_bias": True, "use_conv_bias": False}
     reference, folder = folder_of(tmp_path, **options, time_step_limit=(0.3, 0.6))
@@ -178,10 +189,10 @@ def test_every_argument_of_the_authors_mixer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("consolidated.safetensors", "params.json"), ("model.safetensors", "config.json")])
 def test_codestral_as_released(tmp_path: Path, names: tuple[str, str]) -> None:
     """Mistral's model_type is "mamba", which transformers uses for the first Mamba."""
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 1, "head_dim": 64, "state_size": 128, "n_groups": 1}
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_heads": 2, "head_dim": 64, "state_size": 128, "n_groups": 2}
     reference, folder = folder_of(tmp_path, **sizes)
     model = load_checkpoint(as_codestral(folder, *names))
-    assert model.config == Mamba2Config(VOCABULARY, 32, 2, groups=1, tied=False)
+    assert model.config == Mamba2Config(VOCABULARY, 64, 2, groups=2, tied=False)
     agree(naive(model), reference)
 
 
