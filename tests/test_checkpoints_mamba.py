@@ -165,7 +165,7 @@ def test_missing_field(tmp_path: Path, family: str, field: str) -> None:
         ("use_bias", "no", "use_bias 'no', expected true or false"),
         ("tie_word_embeddings", 1, "tie_word_embeddings 1, expected true or false"),
         ("time_step_rank", "some", "time_step_rank 'some', expected a positive int"),
-        ("state_size", 7, r"x_proj\.weight has shape \(12, 48\), .* ask for \(16, 48\)"),
+        ("state_size", 7, r"A_log has shape \(48, 5\), .* ask for \(48, 7\)"),
         ("intermediate_size", 50, r"in_proj\.weight has shape \(96, 24\), .* ask for \(100, 24\)"),
         ("num_hidden_layers", 2, r"extra tensor backbone\.layers\.2\."),
         ("use_bias", True, r"missing tensor backbone\.layers\.0\.mixer\.in_proj\.bias"),

@@ -7,26 +7,10 @@ from typing import Any
 from hybridlab.layers.mamba2_mixer import ANY_STEP, are_limits
 from hybridlab.models.checkpoint_layout import Checkpoint, Layout
 from hybridlab.models.mamba2 import Mamba2, Mamba2Config
-from hybridlab.models.mamba_checkpoint import AUTHORS_EPS, AUTHORS_FIXED
+from hybridlab.models.mamba_checkpoint import MIXER_NAMES, around_the_mixers, mixer_arguments, named
 
-# What all three call alike. The head stands last, as in the files.
-COMMON: Mapping[str, str] = {
-    "backbone.layers.{}.norm.weight": "layers.{}.norm.weight",
-    "backbone.layers.{}.mixer.in_proj.weight": "layers.{}.mixer.input.weight",
-    "backbone.layers.{}.mixer.in_proj.bias": "layers.{}.mixer.input.bias",
-    "backbone.layers.{}.mixer.conv1d.weight": "layers.{}.mixer.conv.weight",
-    "backbone.layers.{}.mixer.conv1d.bias": "layers.{}.mixer.conv.bias",
-    "backbone.layers.{}.mixer.dt_bias": "layers.{}.mixer.step_bias",
-    "backbone.layers.{}.mixer.A_log": "layers.{}.mixer.A_log",
-    "backbone.layers.{}.mixer.D": "layers.{}.mixer.D",
-    "backbone.layers.{}.mixer.norm.weight": "layers.{}.mixer.norm.weight",
-    "backbone.layers.{}.mixer.out_proj.weight": "layers.{}.mixer.output.weight",
-    "backbone.layers.{}.mixer.out_proj.bias": "layers.{}.mixer.output.bias",
-    "backbone.norm_f.weight": "norm.weight",
-    "lm_head.weight": "head.weight",
-}
-NAMES = {"backbone.embeddings.weight": "embedding.weight", **COMMON}
-AUTHORS_NAMES = {"backbone.embedding.weight": "embedding.weight", **COMMON}
+OWN_NAMES: Mapping[str, str] = {"dt_bias": "step_bias", "norm.weight": "norm.weight"}
+NAMES, AUTHORS_NAMES = (named(embedding, {**MIXER_NAMES, **OWN_NAMES}) for embedding in ("embeddings", "embedding"))
 CODESTRAL_NAMES = {f"model.{theirs}": ours for theirs, ours in AUTHORS_NAMES.items()}
 # Variants that these models do not have: field -> the value it stands for.
 FIXED: Mapping[str, Any] = {"hidden_act": "silu"}
@@ -69,11 +53,7 @@ def _config(checkpoint: Checkpoint) -> Mamba2Config:
 
 
 def _authors_config(checkpoint: Checkpoint) -> Mamba2Config:
-    mixer = checkpoint.within("ssm_cfg")
-    mixer.expect(MIXER_FIXED)
-    unknown = sorted(set(mixer.fields) - MIXER - MIXER_TRAINING)
-    if unknown:
-        raise ValueError(f"load_checkpoint: config.json has ssm_cfg.{unknown[0]}, which is unknown: {checkpoint.where}")
+    mixer = mixer_arguments(checkpoint, MIXER_FIXED, MIXER | MIXER_TRAINING)
     width = checkpoint.size("d_model")
     return Mamba2Config(
         width=width,
@@ -86,26 +66,14 @@ def _authors_config(checkpoint: Checkpoint) -> Mamba2Config:
         head_width=mixer.size("headdim", 64),
         groups=mixer.size("ngroups", 1),
         step_limits=_limits(mixer, "dt_limit"),
-        **_around_the_mixers(checkpoint),
+        **around_the_mixers(checkpoint),
     )
 
 
 def _codestral_config(checkpoint: Checkpoint) -> Mamba2Config:
     """Mistral's words for the authors' model; all that it says of the mixers is in how many groups they share B and C."""
     width, layers, groups = (checkpoint.size(name) for name in ("dim", "n_layers", "n_groups"))
-    return Mamba2Config(width=width, layers=layers, groups=groups, **_around_the_mixers(checkpoint))
-
-
-def _around_the_mixers(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the authors and Mistral call alike; the vocabulary is padded to a multiple."""
-    checkpoint.expect(AUTHORS_FIXED)
-    multiple = checkpoint.size("pad_vocab_size_multiple", 8)
-    return {
-        "vocabulary": -(-checkpoint.size("vocab_size") // multiple) * multiple,
-        "norm_eps": checkpoint.optional("norm_epsilon", AUTHORS_EPS),
-        "tied": checkpoint.flag("tie_embeddings", True),
-        "wide_stream": checkpoint.flag("residual_in_fp32", True),
-    }
+    return Mamba2Config(width=width, layers=layers, groups=groups, **around_the_mixers(checkpoint))
 
 
 def _limits(checkpoint: Checkpoint, name: str) -> tuple[float, float]:

@@ -1,31 +1,28 @@
 """The layouts of Mamba and Falcon-Mamba: transformers' folders, and the folders of Mamba's authors."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hybridlab.models.checkpoint_layout import Checkpoint, Layout
 from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
 from hybridlab.models.mamba import Mamba, MambaConfig
 
-# What transformers and the authors call alike. The head stands last, as in the files.
-COMMON: Mapping[str, str] = {
-    "backbone.layers.{}.norm.weight": "layers.{}.norm.weight",
-    "backbone.layers.{}.mixer.in_proj.weight": "layers.{}.mixer.input.weight",
-    "backbone.layers.{}.mixer.in_proj.bias": "layers.{}.mixer.input.bias",
-    "backbone.layers.{}.mixer.conv1d.weight": "layers.{}.mixer.conv.weight",
-    "backbone.layers.{}.mixer.conv1d.bias": "layers.{}.mixer.conv.bias",
-    "backbone.layers.{}.mixer.x_proj.weight": "layers.{}.mixer.selection.weight",
-    "backbone.layers.{}.mixer.dt_proj.weight": "layers.{}.mixer.step.weight",
-    "backbone.layers.{}.mixer.dt_proj.bias": "layers.{}.mixer.step.bias",
-    "backbone.layers.{}.mixer.A_log": "layers.{}.mixer.A_log",
-    "backbone.layers.{}.mixer.D": "layers.{}.mixer.D",
-    "backbone.layers.{}.mixer.out_proj.weight": "layers.{}.mixer.output.weight",
-    "backbone.layers.{}.mixer.out_proj.bias": "layers.{}.mixer.output.bias",
-    "backbone.norm_f.weight": "norm.weight",
-    "lm_head.weight": "head.weight",
+# Tensors of both generations' mixers: names in all files -> names here.
+MIXER_NAMES: Mapping[str, str] = {
+    "in_proj.weight": "input.weight",
+    "in_proj.bias": "input.bias",
+    "conv1d.weight": "conv.weight",
+    "conv1d.bias": "conv.bias",
+    "A_log": "A_log",
+    "D": "D",
+    "out_proj.weight": "output.weight",
+    "out_proj.bias": "output.bias",
 }
-NAMES = {"backbone.embeddings.weight": "embedding.weight", **COMMON}
-AUTHORS_NAMES = {"backbone.embedding.weight": "embedding.weight", **COMMON}
+SELECTION_NAMES: Mapping[str, str] = {
+    "x_proj.weight": "selection.weight",
+    "dt_proj.weight": "step.weight",
+    "dt_proj.bias": "step.bias",
+}
 # Variants that these models do not have: field -> the value it stands for.
 FIXED: Mapping[str, Any] = {"hidden_act": "silu"}
 AUTHORS_FIXED: Mapping[str, Any] = {"rms_norm": True, "d_intermediate": 0, "attn_layer_idx": []}
@@ -33,6 +30,39 @@ AUTHORS_EPS = 1e-5  # what the authors' code takes; their config.json does not m
 # Arguments of the authors' mixer: what it computes; and what only says how it starts and on which kernel it runs.
 MIXER = {"layer", "d_state", "d_conv", "expand", "dt_rank", "bias", "conv_bias"}
 MIXER_TRAINING = {"dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "use_fast_path"}
+
+
+def named(embedding: str, mixer: Mapping[str, str]) -> dict[str, str]:
+    """Names in the file -> names in the model; embeddings and mixers differ. The head stands last, as in the files."""
+    return {
+        f"backbone.{embedding}.weight": "embedding.weight",
+        "backbone.layers.{}.norm.weight": "layers.{}.norm.weight",
+        **{"backbone.layers.{}.mixer." + theirs: "layers.{}.mixer." + ours for theirs, ours in mixer.items()},
+        "backbone.norm_f.weight": "norm.weight",
+        "lm_head.weight": "head.weight",
+    }
+
+
+def mixer_arguments(checkpoint: Checkpoint, fixed: Mapping[str, Any], known: Collection[str]) -> Checkpoint:
+    """The authors' `ssm_cfg`, in which nothing is unknown and nothing differs from what is fixed."""
+    mixer = checkpoint.within("ssm_cfg")
+    mixer.expect(fixed)
+    unknown = sorted(set(mixer.fields) - set(known))
+    if unknown:
+        raise ValueError(f"load_checkpoint: config.json has ssm_cfg.{unknown[0]}, which is unknown: {checkpoint.where}")
+    return mixer
+
+
+def around_the_mixers(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What all of the authors' configurations say of the rest; the vocabulary is padded to a multiple."""
+    checkpoint.expect(AUTHORS_FIXED)
+    multiple = checkpoint.size("pad_vocab_size_multiple", 8)
+    return {
+        "vocabulary": -(-checkpoint.size("vocab_size") // multiple) * multiple,
+        "norm_eps": checkpoint.optional("norm_epsilon", AUTHORS_EPS),
+        "tied": checkpoint.flag("tie_embeddings", True),
+        "wide_stream": checkpoint.flag("residual_in_fp32", True),
+    }
 
 
 def _fields_of_folder(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -67,27 +97,18 @@ def _falcon_config(checkpoint: Checkpoint) -> FalconMambaConfig:
 
 
 def _authors_config(checkpoint: Checkpoint) -> MambaConfig:
-    checkpoint.expect(AUTHORS_FIXED)
-    mixer = checkpoint.within("ssm_cfg")
-    mixer.expect({"layer": "Mamba1"})
-    unknown = sorted(set(mixer.fields) - MIXER - MIXER_TRAINING)
-    if unknown:
-        raise ValueError(f"load_checkpoint: config.json has ssm_cfg.{unknown[0]}, which is unknown: {checkpoint.where}")
+    mixer = mixer_arguments(checkpoint, {"layer": "Mamba1"}, MIXER | MIXER_TRAINING)
     width = checkpoint.size("d_model")
-    multiple = checkpoint.size("pad_vocab_size_multiple", 8)
     return MambaConfig(
-        -(-checkpoint.size("vocab_size") // multiple) * multiple,
-        width,
-        checkpoint.size("n_layer"),
+        width=width,
+        layers=checkpoint.size("n_layer"),
         inner=_expanded(mixer, width),
         state_size=mixer.size("d_state", 16),
         filter_width=mixer.size("d_conv", 4),
         bias=mixer.flag("bias", False),
         conv_bias=mixer.flag("conv_bias", True),
-        norm_eps=checkpoint.optional("norm_epsilon", AUTHORS_EPS),
-        tied=checkpoint.flag("tie_embeddings", True),
-        wide_stream=checkpoint.flag("residual_in_fp32", True),
         rank=_rank(mixer, "dt_rank"),
+        **around_the_mixers(checkpoint),
     )
 
 
@@ -105,6 +126,7 @@ def _rank(checkpoint: Checkpoint, name: str) -> int:
     return 0 if checkpoint.optional(name, "auto") == "auto" else checkpoint.size(name)
 
 
+NAMES, AUTHORS_NAMES = (named(embedding, {**MIXER_NAMES, **SELECTION_NAMES}) for embedding in ("embeddings", "embedding"))
 RELEASED = (Layout("Mamba by its authors", Mamba, MambaConfig, AUTHORS_NAMES, _authors_config),)
 FOLDERS = {
     "mamba": Layout("transformers mamba", Mamba, MambaConfig, NAMES, _config),
