@@ -5,8 +5,8 @@
 
 A long sequence goes by chunks, so that nearly all work is products of matrices: tokens of one chunk take from each other
 through a matrix of scores, and from earlier ones through the state. A thread's task is some heads that share q and k. They
-lie side by side, their states are (K, heads * V): products run along rows, and long rows are the fast ones. A few tokens, as
-in decoding, go one by one and read the state where it lies.
+lie side by side, their states are (K, heads * V): what they share is computed once, and fewer products are larger. A few
+tokens, as in decoding, go one by one and read the state where it lies.
 
 The decay between two tokens is the product of the steps' decays, each at most 1: nothing is divided, nothing overflows, and
 no sum cancels, so a gradient that should be 1e-9 is 1e-9.
@@ -27,9 +27,9 @@ CHUNK = 64
 # Rows of scores that are multiplied at a time; what lies right of their triangle is left out.
 BLOCK = 16
 # Numbers a row at most, unless a single head has more: longer ones gain little.
-WIDE = 512
-# Rows cost as if they were this much longer: what heads of a task share, and what short loops lose.
-SHORT = 128
+WIDE = 256
+# Rows cost as if they were this much longer: what heads of a task share.
+SHORT = 32
 # Fewer tokens than this go one by one.
 FEW_TOKENS = 8
 # Multiply-adds below which waking a second thread costs more than it saves.
