@@ -355,8 +355,8 @@ def step_grads_kernel(
     earlier *= decays_to_end(fades)
     asked *= products * pair_decays(fades, L)
     d_steps = earlier + tl.sum(asked, 0)
-    # (s, i): what the pairs of writer i and readers from s on hand over.
-    onward = marked_sums((i >= t).to(tl.float32), tl.where(t > i, asked, 0.0), PRECISION)
+    # (s, i): what the pairs of writer i and readers from s on hand over; read where i < s.
+    onward = marked_sums((i >= t).to(tl.float32), asked, PRECISION)
     d_fades = tl.sum(tl.where(i < t, (onward + earlier[None, :]) * steps[None, :], later[None, :]), 1)
     d_fades += tl.exp(tl.sum(fades, 0)) * through
     tl.store(A_parts + (b * tl.cdiv(T, L) + c) * H + h, tl.sum(steps * d_fades))

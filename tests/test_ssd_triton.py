@@ -134,11 +134,10 @@ def test_tokens_after_much_forgetting_keep_their_digits(chunk: int, monkeypatch:
     tensors[1][:, :-8] = 900.0
     tensors[0][:, :-8] *= 1e-3
     tensors = [x.float().double() for x in tensors]
-    right, ours = (
-        ssd(*(x.to(dtype) for x in tensors), backend=backend)[0][:, -7:]
-        for dtype, backend in ((torch.float64, "naive"), (torch.float32, "triton"))
-    )
-    assert (ours - right).abs().max() < TOLERANCE * right.abs().max()
+    right = ssd(*tensors, backend="naive")
+    ours = ssd(*(x.float() for x in tensors), backend="triton")
+    assert (ours[0] - right[0])[:, -7:].abs().max() < TOLERANCE * right[0][:, -7:].abs().max()
+    assert (ours[1] - right[1]).abs().max() < TOLERANCE * right[1].abs().max()
 
 
 def test_steps_equal_the_whole() -> None:
