@@ -23,9 +23,21 @@ STRONG_TOKENS = 120
 # 02-halflives: six numbers. Each probe puts one of them back to where it came from, so that a verdict tells no answer.
 
 
-def _left(answer: float, half_life: float) -> float:
-    """What is left after `answer` steps."""
-    return math.exp(math.log(0.5) * float(answer) / half_life)
+def _left(steps: float, half_life: float) -> float:
+    return math.exp(math.log(0.5) * float(steps) / half_life)
+
+
+def _left_by_turns(steps: float, odd: float, even: float) -> float:
+    return math.sqrt(_left(steps, odd) * _left(steps, even))
+
+
+def _left_by(decay: float, steps: int) -> float:
+    """A decay below 0 keeps its sign: an even number of steps would hide it."""
+    return math.copysign(abs(decay) ** steps, decay)
+
+
+def _steps_until(left: float, half_life: float) -> float:
+    return -half_life * math.log2(max(left, 1e-300))
 
 
 # 02-reverse: reverse_scan(a, b, state=None), a and b (T, C), state (C,); and what both scans share.
@@ -50,9 +62,9 @@ def _operations_beyond(answer: Any, inputs: list[Tensor]) -> int:
 
 
 def _steps(rng: Generator, tokens: int = TOKENS) -> list[Tensor]:
-    """a and b with decays below 0, above 1 and one that is 0, and a state."""
+    """a and b with decays below 0, above 1 and, from five tokens on, one that is 0; and a state."""
     a, b, state = normal(rng, tokens, CHANNELS), normal(rng, tokens, CHANNELS), normal(rng, CHANNELS)
-    a[tokens // 2] = 0
+    a[4:5] = 0
     return [a, b, state]
 
 
@@ -204,10 +216,10 @@ def _from_empty(rng: Generator) -> list[Tensor]:
 
 
 def _last_state_alone(rng: Generator) -> list[Tensor]:
-    a, h, state, grad = _backward_inputs(rng)
-    grad[:-1] = 0
-    a[TOKENS // 2] = 0.5
-    return [a, h, state, grad]
+    a, b, state = _steps(rng)
+    grad = torch.zeros_like(b)
+    grad[-1] = normal(rng, CHANNELS)
+    return _saved([torch.where(a == 0, 0.5, a), b, state], grad)
 
 
 def _ledger_inputs(rng: Generator) -> list[Tensor]:
@@ -245,18 +257,15 @@ UNDERFLOW = f"{STRONG_TOKENS} steps of 1/1000 underflow float64"
 PROBES = {
     "02-halflives": [
         Probe("A: what is left after so many steps", lambda answer, rng: 0.8 ** float(answer[0]), 0.5, 2e-4),
-        Probe("B: what it leaves after 20 steps", lambda answer, rng: math.exp(20 * math.log(answer[1])), 0.5, 1e-3),
-        Probe("C: steps until only so much is left", lambda answer, rng: -20 * math.log2(answer[2]), 60.0, 1e-3),
+        Probe("B: what it leaves after 20 steps", lambda answer, rng: _left_by(float(answer[1]), 20), 0.5, 1e-3),
+        Probe("C: steps until only so much is left", lambda answer, rng: _steps_until(float(answer[2]), 20), 60.0, 1e-3),
         Probe(
             "D: what is left after so many steps, in thousandths", lambda answer, rng: 1000 * _left(answer[3], 20), 1.0, 2e-3
         ),
+        Probe("E: what is left after so many tokens", lambda answer, rng: _left_by_turns(answer[4], 3, 6), 0.5, 1e-3),
         Probe(
-            "E: what is left after so many tokens",
-            lambda answer, rng: _left(answer[4], 6) ** 0.5 * _left(answer[4], 3) ** 0.5,
-            0.5,
-            1e-3,
+            "F: what is left after 40 steps with this gate", lambda answer, rng: _left(40 * float(answer[5]), 5), 0.5, 1e-3
         ),
-        Probe("F: what is left after 40 steps with this gate", lambda answer, rng: _left(40 * answer[5], 5), 0.5, 1e-3),
     ],
     "02-reverse": [
         Probe("six tokens", _six_tokens_from_the_end),
