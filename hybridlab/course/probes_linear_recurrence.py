@@ -132,7 +132,7 @@ def _slopes(answer: Any, rng: Generator) -> Tensor:
     return slopes.double() * (-2 * x.detach().double()).sqrt()
 
 
-def _closed_gate(answer: Any, rng: Generator) -> Tensor:
+def _shut_gate(answer: Any, rng: Generator) -> Tensor:
     x = torch.tensor([0.0, -0.5, 0.0, -0.25], requires_grad=True)
     (slopes,) = torch.autograd.grad(answer(x).sum(), x)
     return torch.where(x == 0, torch.where(slopes.isfinite(), 0.0, torch.nan), slopes)
@@ -290,10 +290,10 @@ PROBES = {
         Probe("near 1 and far from it, float64", _values(torch.float64), tolerance=1e-9),
         Probe("random clocks", _random_clocks, tolerance=1e-5),
         Probe("slopes", _slopes, tolerance=1e-4),
-        Probe("a closed gate", lambda answer, rng: answer(torch.zeros(2)), expected=[0.0, 0.0]),
+        Probe("a shut gate", lambda answer, rng: answer(torch.zeros(2)), expected=[0.0, 0.0]),
         Probe(
-            "slopes at and beside a closed gate",
-            _closed_gate,
+            "slopes at and beside a shut gate",
+            _shut_gate,
             tolerance=1e-5,
             because="nan stands for a slope that is not finite",
         ),
