@@ -27,6 +27,7 @@ CHAPTERS = {
     "02_linear_recurrence": ["MixingMatrix", "MixingMatrix"],
     "03_rwkv": ["MixingMatrix", "MixingMatrix", "StateScope"],
     "04_selective_scan": ["MixingMatrix", "StateScope"],
+    "05_ssd": ["MixingMatrix", "Duality", "Duality"],
 }
 LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
 
