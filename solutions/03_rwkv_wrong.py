@@ -236,6 +236,7 @@ WRONG = {
         ("the old state is not faded", _changed(MIXER_IN_PAIRS, ("(y * torch.exp(t[:, None] * log_decay)) @ S", "y @ S"))),
         ("factored exponentials", FACTORED_MIXER),
         ("the state is detached", _changed(MIXER, ("(last, S)\n", "(last.detach(), S.detach())\n"))),
+        ("clocks changed in place", _changed(MIXER, ("torch.exp(log_decay)", "log_decay.exp_()"))),
         ("clocks clamped", _changed(MIXER, ("torch.exp(log_decay)", "torch.exp(log_decay.clamp(min=-1))"))),
     ],
     "03-kill": [
