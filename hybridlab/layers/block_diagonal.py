@@ -19,7 +19,7 @@ class BlockDiagonal(nn.Module):
     Raises:
         ValueError: if the blocks do not divide the width.
 
-    Source: Griffin, arXiv 2402.19427, section 4.1. Chapter 10.
+    Source: Griffin, arXiv 2402.19427, section 4.1. Chapter 02.
     """
 
     def __init__(self, width: int, blocks: int) -> None:

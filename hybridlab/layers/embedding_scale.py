@@ -10,6 +10,8 @@ class EmbeddingScale(nn.Module):
 
     Args:
         factor: usually the square root of the width.
+
+    Source: the Transformer, arXiv 1706.03762, section 3.4; kept by the code of RetNet and of the Gemma family. Chapter 05.
     """
 
     def __init__(self, factor: float) -> None:

@@ -1,4 +1,4 @@
-"""Initial values for training from scratch, as the authors of RWKV, Mamba and GPT-2 chose them.
+"""Initial values for training from scratch, as the authors of each architecture chose them.
 
 RWKV starts every channel with a clock and a taste of its own: decays and mixing weights are ramps over the channels whose
 slope depends on depth, and whatever writes into the residual stream starts at zero, so that a block begins as the identity.

@@ -10,7 +10,12 @@ from hybridlab.shapes import Stream
 
 
 class StreamNorm(nn.RMSNorm):
-    """RMSNorm between a stream and what reads it: computed in the stream's dtype, given in the dtype of its weight."""
+    """RMSNorm between a stream and what reads it: computed in the stream's dtype, given in the dtype of its weight.
+
+    Args: those of PyTorch's RMSNorm.
+
+    Source: the code of Mamba, arXiv 2312.00752. Chapter 04.
+    """
 
     def forward(self, x: Stream) -> Stream:
         """(B, T, D) to (B, T, D)."""

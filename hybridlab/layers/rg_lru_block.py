@@ -40,7 +40,10 @@ class RGLRUBlock(Layer):
         filter_width: W, taps of the short convolution.
         depth: where the layer stands, for its initial values.
 
-    Source: Griffin, arXiv 2402.19427, sections 2.3 and 2.4; the reset and the biases from its code. Chapter 10.
+    Raises:
+        ValueError: if the blocks do not divide the inner width; a filter without a tap.
+
+    Source: Griffin, arXiv 2402.19427, sections 2.3 and 2.4; the reset and the biases from its code. Chapter 02.
     """
 
     backends = backends_of(BACKENDS)

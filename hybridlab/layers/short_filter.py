@@ -16,10 +16,17 @@ class ShortFilter(nn.Module):
         channels: filtered independently of each other.
         filter_width: W, taps; the last one multiplies the present token.
         bias: whether a constant is added.
+
+    Raises:
+        ValueError: if there is no tap.
+
+    Source: the convolution of Mamba's mixer, arXiv 2312.00752, figure 3. Chapter 04.
     """
 
     def __init__(self, channels: int, filter_width: int, bias: bool = True) -> None:
         super().__init__()
+        if filter_width < 1:
+            raise ValueError(f"ShortFilter: filter_width must be at least 1, got {filter_width}")
         bound = filter_width**-0.5
         self.weight = nn.Parameter(torch.empty(channels, filter_width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound)) if bias else None
