@@ -34,7 +34,7 @@ def normed(x: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
     return torch.cat([part / (part.square().mean() + eps).sqrt() for part in parts]) * weight
 
 
-def by_hand(layer: Mamba2Mixer, x: Tensor, limits: tuple[float, float], norm_groups: int, eps: float) -> Tensor:
+def by_hand(layer: Mamba2Mixer, x: Tensor, limits: tuple[float, float], eps: float) -> Tensor:
     """One sequence (T, D): every row of the first map cut by its place, one state a head, one token after the other."""
     p = {name: value.detach() for name, value in layer.named_parameters()}
     channels, vectors = HEADS * HEAD_WIDTH, GROUPS * STATE
@@ -55,25 +55,25 @@ def by_hand(layer: Mamba2Mixer, x: Tensor, limits: tuple[float, float], norm_gro
             dt = min(max(dt, limits[0]), limits[1])
             states[h] = math.exp(-dt * math.exp(p["A_log"][h])) * states[h] + dt * torch.outer(x_h, B[group])
             read.append(states[h] @ C[group] + p["D"][h] * x_h)
-        y = normed(torch.cat(read) * silu(z), p["norm.weight"], norm_groups, eps)
+        y = normed(torch.cat(read) * silu(z), p["norm.weight"], GROUPS, eps)
         outputs.append(p["output.weight"] @ y + p.get("output.bias", 0))
     return torch.stack(outputs)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("choices", "limits", "norm_groups", "eps"),
+    ("choices", "limits", "eps"),
     [
-        ({}, (0.0, math.inf), GROUPS, 1e-5),
-        ({"bias": True, "conv_bias": False}, (0.0, math.inf), GROUPS, 1e-5),
-        ({"step_limits": LIMITS}, LIMITS, GROUPS, 1e-5),
-        ({"norm_groups": 1, "norm_eps": 0.1}, (0.0, math.inf), 1, 0.1),
+        ({}, (0.0, math.inf), 1e-5),
+        ({"bias": True, "conv_bias": False}, (0.0, math.inf), 1e-5),
+        ({"step_limits": LIMITS}, LIMITS, 1e-5),
+        ({"norm_eps": 0.1}, (0.0, math.inf), 0.1),
     ],
-    ids=["plain", "biases", "steps within limits", "one norm"],
+    ids=["plain", "biases", "steps within limits", "another eps"],
 )
-def test_number_by_number(choices: dict[str, object], limits: tuple[float, float], norm_groups: int, eps: float) -> None:
+def test_number_by_number(choices: dict[str, object], limits: tuple[float, float], eps: float) -> None:
     layer, x = mixer(**choices), torch.randn(2, 9, WIDTH, dtype=torch.float64)
-    expected = torch.stack([by_hand(layer, row, limits, norm_groups, eps) for row in x])
+    expected = torch.stack([by_hand(layer, row, limits, eps) for row in x])
     torch.testing.assert_close(layer(x)[0], expected, rtol=0, atol=1e-10)
 
 
@@ -152,17 +152,24 @@ def test_gated_norm_of_bfloat16_is_rounded_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "limits", "norm_groups", "message"),
+    ("sizes", "limits", "message"),
     [
-        (4, (0.0, 1.0), None, "groups must be a divisor of heads = 6, got 4"),
-        (3, (0.2, 0.1), None, r"step_limits must be \(shortest, longest\).*got \(0\.2, 0\.1\)"),
-        (3, (-0.1, 1.0), None, r"step_limits must be .*got \(-0\.1, 1\.0\)"),
-        (3, (math.inf, math.inf), None, "step_limits must be"),
-        (3, (0.0, math.nan), None, "step_limits must be"),
-        (3, (0.0, 1.0), 5, "groups must be a positive divisor of width = 24, got 5"),
-        (3, (0.0, 1.0), 0, "groups must be a positive divisor of width = 24, got 0"),
+        ({"groups": 4}, (0.0, 1.0), "groups must be a positive divisor of heads = 6, got 4"),
+        ({"groups": 0}, (0.0, 1.0), "groups must be a positive divisor of heads = 6, got 0"),
+        ({"groups": -1}, (0.0, 1.0), "groups must be a positive divisor of heads = 6, got -1"),
+        ({"filter_width": 0}, (0.0, 1.0), "ShortFilter: filter_width must be at least 1, got 0"),
+        ({}, (0.2, 0.1), r"step_limits must be \(shortest, longest\).*got \(0\.2, 0\.1\)"),
+        ({}, (-0.1, 1.0), r"step_limits must be .*got \(-0\.1, 1\.0\)"),
+        ({}, (math.inf, math.inf), "step_limits must be"),
+        ({}, (0.0, math.nan), "step_limits must be"),
     ],
 )
-def test_nonsense(groups: int, limits: tuple[float, float], norm_groups: int | None, message: str) -> None:
+def test_nonsense(sizes: dict[str, int], limits: tuple[float, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Mamba2Mixer(WIDTH, SIZES._replace(groups=groups), step_limits=limits, norm_groups=norm_groups)
+        Mamba2Mixer(WIDTH, SIZES._replace(**sizes), step_limits=limits)
+
+
+@pytest.mark.parametrize("groups", [5, 0])
+def test_a_gated_norm_without_fair_groups(groups: int) -> None:
+    with pytest.raises(ValueError, match=f"groups must be a positive divisor of width = 24, got {groups}"):
+        GatedRMSNorm(24, groups)

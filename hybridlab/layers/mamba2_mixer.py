@@ -71,11 +71,10 @@ class Mamba2Mixer(Layer):
         bias: whether the maps from and to the stream have biases.
         conv_bias: whether the convolution has one.
         step_limits: the shortest and the longest step; a shortest above 0 lets no token go unread.
-        norm_groups: groups of the gated norm; None is G, so that heads that share B and C are normed together.
-        norm_eps: added to mean squares in the gated norm.
+        norm_eps: added to mean squares in the gated norm, which has G groups: heads that share B and C are normed together.
 
     Raises:
-        ValueError: groups that do not divide the heads, limits that leave no step.
+        ValueError: groups that do not divide the heads, limits that leave no step, a filter without a tap.
 
     Source: Mamba-2, arXiv 2405.21060, section 7, and its code. Chapter 05.
     """
@@ -92,7 +91,6 @@ class Mamba2Mixer(Layer):
         bias: bool = False,
         conv_bias: bool = True,
         step_limits: tuple[float, float] = ANY_STEP,
-        norm_groups: int | None = None,
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
@@ -104,7 +102,7 @@ class Mamba2Mixer(Layer):
         self.step_bias = nn.Parameter(initial.step_bias(heads))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(heads))
-        self.norm = GatedRMSNorm(inner, sizes.groups if norm_groups is None else norm_groups, norm_eps)
+        self.norm = GatedRMSNorm(inner, sizes.groups, norm_eps)
         self.output = initial.residual_linear(inner, width, bias, depth)
 
     def rates(self) -> PerHead:
@@ -149,8 +147,8 @@ def are_limits(steps: object) -> bool:
 
 
 def _check(sizes: Mamba2Sizes, step_limits: tuple[float, float]) -> None:
-    if sizes.heads % sizes.groups:
-        raise ValueError(f"Mamba2Mixer: groups must be a divisor of heads = {sizes.heads}, got {sizes.groups}")
+    if sizes.groups < 1 or sizes.heads % sizes.groups:
+        raise ValueError(f"Mamba2Mixer: groups must be a positive divisor of heads = {sizes.heads}, got {sizes.groups}")
     if not are_limits(step_limits):
         expected = "(shortest, longest) with 0 <= shortest <= longest"
         raise ValueError(f"Mamba2Mixer: step_limits must be {expected}, got {step_limits}")
