@@ -31,7 +31,7 @@ class RetNetConfig(Config):
     tied: bool = False
 
     def derive(self) -> None:
-        """Heads that fill the width; values and MLP as wide as makes a block of 12 D^2 numbers."""
+        """Heads that fill the width; values and MLP so wide that a block has about 12 D^2 numbers."""
         self.derive_heads(self.head_width)
         self.fill("value_width", 27 * self.head_width // 16)
         self.fill("ffn_width", self.heads * self.value_width)
@@ -43,7 +43,8 @@ class RetNetConfig(Config):
 
 SOURCE = (
     "RetNet, arXiv 2307.08621, tables 2 and 7; widths of values and MLP: retnet_xl, retnet_3b and retnet_7b of its code, "
-    "torchscale. The paper gives no vocabulary: 64K, as in the files published with the code, and the head tied as there"
+    "torchscale. Neither gives a vocabulary or says whether the head is tied: both are assumed, 64,000 from the files beside "
+    "torchscale's BERT example, a tied head from its GPT example"
 )
 
 
