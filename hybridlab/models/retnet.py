@@ -43,8 +43,8 @@ class RetNetConfig(Config):
 
 SOURCE = (
     "RetNet, arXiv 2307.08621, tables 2 and 7; widths of values and MLP: retnet_xl, retnet_3b and retnet_7b of its code, "
-    "torchscale. Neither gives a vocabulary or says whether the head is tied: both are assumed, 64,000 from the files beside "
-    "torchscale's BERT example, a tied head from its GPT example"
+    "torchscale. Neither gives a vocabulary or says whether the head is tied: both are assumed, 64,000 from the files "
+    "beside torchscale's BERT example, a tied head from its GPT example"
 )
 
 
