@@ -50,7 +50,7 @@ def _filter_parts(rng: Generator) -> list[Tensor]:
 def _far_apart(rng: Generator) -> list[Tensor]:
     """Tokens of 30 each, in basins of which one is slow enough to remember some of them: 3600 in all, and e^3600 is inf."""
     _, *parts = _filter_parts(rng)
-    parts[0] = torch.tensor([-1.0, -0.3, -0.001], dtype=torch.float64)
+    parts[0] = torch.tensor([-2.0, -0.3, -0.001], dtype=torch.float64)
     return [torch.full((MANY_TOKENS,), 30.0, dtype=torch.float64), *parts]
 
 
