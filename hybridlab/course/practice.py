@@ -17,6 +17,8 @@ from hybridlab.course.probe import Numbers, Probe, measure, numbers
 
 DATA = Path(__file__).parent / "exercises"
 RECORD = "HYBRIDLAB_RECORD"  # set by the build to a folder that stands for DATA and takes the solution's numbers
+# How pytest names the cell that it is at, in the environment of a kernel that nbval starts.
+NBVAL = ".ipynb::"
 
 _hints_given: dict[str, int] = {}
 
@@ -40,19 +42,29 @@ def check(task: str, answer: Any) -> None:
 
     Raises:
         ValueError: there is no such task.
+        AssertionError: under `pytest --nbval`, if the answer is not right. Saving a notebook stores its verdicts, so that
+            comparing with what is stored would let a wrong answer pass.
     """
+    __tracebackhide__ = True  # the learner's own cell is what matters
     if RECORD in os.environ:
         _record(task, answer)
     found = verdicts(task, answer)
+    said = _said(task, found)
+    print(said)
+    if NBVAL in os.environ.get("PYTEST_CURRENT_TEST", "") and not _all_right(found):
+        raise AssertionError(said)
+
+
+def _all_right(found: list[Verdict] | None) -> bool:
+    return found is not None and not any(verdict.complaint for verdict in found)
+
+
+def _said(task: str, found: list[Verdict] | None) -> str:
     if found is None:
-        print(f"{task}: not answered yet")
-        return
+        return f"{task}: not answered yet"
     right = sum(not verdict.complaint for verdict in found)
-    print(f"{task}: {right} of {len(found)}")
-    for verdict in found:
-        print(f"  {verdict}")
-    if right < len(found):
-        print(f'  stuck? hint("{task}")')
+    stuck = [] if _all_right(found) else [f'  stuck? hint("{task}")']
+    return "\n".join([f"{task}: {right} of {len(found)}", *(f"  {verdict}" for verdict in found), *stuck])
 
 
 def hint(task: str) -> None:
