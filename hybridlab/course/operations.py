@@ -17,6 +17,8 @@ def operations(run: Callable[[], object]) -> int:
 
     Returns:
         the count.
+
+    Chapter 04.
     """
     with _Counter() as counter:
         run()

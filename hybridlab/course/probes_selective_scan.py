@@ -19,6 +19,13 @@ from hybridlab.ops import selective_scan
 Steps = list[float]
 
 
+def _kind(made: Any) -> str:
+    """What a learner's code has returned, for a complaint."""
+    if made is None:
+        return "None"
+    return f"a tensor of {made.dtype}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+
+
 # 04-clock: six numbers. Each probe goes back from one of them to where it came from, so that a verdict tells no answer.
 
 HALF, QUARTER = math.log(2), math.log(4)
@@ -67,8 +74,8 @@ def _complex_inputs(rng: Generator) -> list[Tensor]:
 def _weights(answer: Any, parts: list[Tensor]) -> Tensor:
     dt, *others = parts
     made = answer(dt, torch.complex(*others[:2]), torch.complex(*others[2:]))
-    if made.is_complex():
-        raise TypeError("expected real numbers, got complex ones")
+    if not isinstance(made, Tensor) or made.is_complex():
+        raise TypeError(f"expected a tensor of real numbers, got {_kind(made)}")
     return made
 
 
@@ -158,9 +165,11 @@ def _littered(rng: Generator, real: Tensor) -> list[Tensor]:
 
 
 def _read(answer: Any, inputs: list[Tensor], real: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs, 0 at padding, and the state."""
-    *given, state = inputs
-    outputs, state = answer(*given, real, state)
+    """Outputs, 0 at padding, and the state. Without a sixth input it begins with none."""
+    made = answer(*inputs[:5], real, *inputs[5:])
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise TypeError(f"expected a tuple of outputs and state, got {_kind(made)}")
+    outputs, state = made
     return torch.where(real[:, :, None], outputs, 0.0), state
 
 
@@ -175,7 +184,7 @@ def _outputs_and_state(name: str) -> Run:
 
 def _without_padding(answer: Any, rng: Generator) -> Tensor:
     *given, _ = _read_inputs(rng)
-    return _flat(*answer(*given, torch.ones(ROWS, TOKENS, dtype=torch.bool)))
+    return _flat(*_read(answer, given, torch.ones(ROWS, TOKENS, dtype=torch.bool)))
 
 
 def _as_alone(answer: Any, rng: Generator) -> dict[str, float]:
@@ -313,9 +322,12 @@ def _rates(rng: Generator, basins: int) -> Tensor:
 
 
 def _designed(answer: Any, A: Tensor) -> tuple[float, float, Tensor]:
-    idle, busy, C = answer(A)
-    if tuple(C.shape) != (len(A), len(A)):
-        raise ValueError(f"C: expected shape {(len(A), len(A))}, got {tuple(C.shape)}")
+    made = answer(A)
+    if not isinstance(made, tuple) or len(made) != 3:
+        raise TypeError(f"expected a tuple of idle, busy and C, got {_kind(made)}")
+    idle, busy, C = made
+    if not isinstance(C, Tensor) or tuple(C.shape) != (len(A), len(A)):
+        raise ValueError(f"C: expected a tensor of shape {(len(A), len(A))}, got {getattr(C, 'shape', _kind(C))}")
     return float(idle), float(busy), C
 
 
