@@ -48,6 +48,22 @@ def test_every_check_is_failed_by_a_wrong_answer(exercise):
         assert failed == {probe.name for probe in probes(task)}
 
 
+TASKS = [(exercise, task) for exercise in exercises.NAMES for task in exercises.checked(exercise)]
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize(("exercise", "task"), TASKS)
+def test_another_seed_tells_the_same_answers_apart(exercise, task):
+    """A grader's seed is secret: it must neither reject a right answer nor let a wrong one pass."""
+    wrong, right = (named[task] for named in exercises.answers(exercise))
+    passed = {
+        name
+        for name, source in {**wrong, **right}.items()
+        if not exercises.complaints_with(exercise, task, exercises.answer(exercise, task, source), seed=7)
+    }
+    assert passed == set(right)
+
+
 def graded_by_nbval(notebook):
     """Cells that fail, cells that pass, and all that was said."""
     pytest_script = Path(sys.executable).parent / "pytest"

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.overrides import TorchFunctionMode
 
 from hybridlab.course import ledger
+from hybridlab.course.operations import operations
 from hybridlab.course.probe import Probe, causal, gradient, normal, rejects, untouched
 
 CHANNELS, TOKENS = 3, 7
@@ -43,22 +43,8 @@ def _steps_until(left: float, half_life: float) -> float:
 # 02-reverse: reverse_scan(a, b, state=None), a and b (T, C), state (C,); and what both scans share.
 
 
-class _Counter(TorchFunctionMode):
-    """Counts the calls into torch. A tensor taken apart into Python's numbers counts as one for each of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += args[0].numel() if func is Tensor.tolist else 1
-        return func(*args, **(kwargs or {}))
-
-
 def _operations_beyond(answer: Any, inputs: list[Tensor]) -> int:
-    with _Counter() as counter:
-        answer(*inputs)
-    return max(0, counter.operations - OPERATIONS)
+    return max(0, operations(lambda: answer(*inputs)) - OPERATIONS)
 
 
 def _steps(rng: Generator, tokens: int = TOKENS) -> list[Tensor]:
