@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from exercise_answers import ROOT, answer, answers, complaints
+from exercise_answers import ROOT, answers, complaints, solution
 
 from hybridlab.course import ledger
 from hybridlab.course.multiplications import multiplications
@@ -17,10 +17,6 @@ from hybridlab.course.probes_ssd import RIGHT_MATRICES, WRONG_MATRICES
 from hybridlab.ops import retention, ssd
 
 EXERCISE = "05_ssd"
-
-
-def stored_solution(task):
-    return answer(EXERCISE, task, "import math\nimport torch\n" + task_data(task)["solution"])
 
 
 def statement(task):
@@ -66,7 +62,7 @@ def test_tiled_groups_are_invisible_with_one_group_and_caught_with_two():
 
 
 def test_the_six_entries_are_those_of_hybridlab():
-    A, B, C, D, E, F = stored_solution("05-entry")
+    A, B, C, D, E, F = solution(EXERCISE, "05-entry")
     x = torch.eye(6, dtype=torch.float64)[None, :, None]  # value channel j is 1 at token j alone: the outputs are the matrix
     keys, asks = (z.expand(1, 6, 1, 3) for z in (ledger.keys[None, :, None], torch.tensor([0.5, 1, 0]).double()))
 
@@ -86,7 +82,7 @@ def test_one_function_is_hybridlabs_ssd_and_retention():
     rng = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(9, heads, size, generator=rng).double() for heads, size in ((2, 3), (2, 3), (4, 5)))
     log_decay, state = -torch.rand(4, generator=rng).double(), torch.randn(4, 5, 3, generator=rng).double()
-    fading = stored_solution("05-fading")
+    fading = solution(EXERCISE, "05-fading")
     outputs, last = ssd(v[None], v.new_ones(1, 9, 4), log_decay, k[None], q[None], state=state[None], backend="naive")
     torch.testing.assert_close(fading(q, k, v, log_decay, state), (outputs[0], last[0]))
     q4, k4 = (z.repeat_interleave(2, 1)[None] for z in (q, k))
@@ -116,14 +112,14 @@ def four_steps(T, N, P, chunk):
 @pytest.mark.parametrize("sizes", [(6, 3, 2, 3), (37, 5, 3, 8), (64, 16, 16, 16), (1024, 128, 64, 64)])
 def test_the_derived_cost_is_what_is_counted(sizes):
     counted = multiplications(lambda: four_steps(*sizes))
-    cost = stored_solution("05-cheapest")[0]
+    cost = solution(EXERCISE, "05-cheapest")[0]
     assert cost(*sizes) == counted.total
     assert cost(*sizes, 0) == counted.single
 
 
 @pytest.mark.parametrize(("N", "P", "matrix"), [(16, 16, 1), (128, 64, 1), (128, 64, 1 / 16), (7, 30, 0)])
 def test_no_chunk_is_cheaper_than_the_optimum(N, P, matrix):
-    cost, optimum = stored_solution("05-cheapest")
+    cost, optimum = solution(EXERCISE, "05-cheapest")
     best = optimum(N, P, matrix)
     T = math.lcm(*range(1, 41))
     cheapest = min(range(1, 41), key=lambda chunk: cost(T, N, P, chunk, matrix))
@@ -131,7 +127,7 @@ def test_no_chunk_is_cheaper_than_the_optimum(N, P, matrix):
 
 
 def test_the_numbers_in_the_hints():
-    cost, _ = stored_solution("05-cheapest")
+    cost, _ = solution(EXERCISE, "05-cheapest")
     assert (cost(3, 3, 1, 3), cost(6, 3, 1, 3)) == (72, 144)
     assert "Together 72, and 144 for both chunks" in task_data("05-cheapest")["hints"][1]
     read = ledger.keys @ ledger.query
