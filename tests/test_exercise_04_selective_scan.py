@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from exercise_answers import answers, complaints, solution
+from exercise_answers import answer, answers, complaints, solution
 from torch.nn.functional import softplus
 
 from hybridlab.course import ledger
