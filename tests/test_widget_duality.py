@@ -1,5 +1,7 @@
 """The duality widget: one sum in every chunk size, its work counted; the same numbers, blocks and ways in the browser."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hybridlab.ops import retention, ssd
 from hybridlab.widgets import Duality
 from hybridlab.widgets.chunks import Sums, chunked, work
 from hybridlab.widgets.duality import CONSTANT, DECAYS, MOST_TOKENS, NONE, PER_TOKEN
+from hybridlab.widgets.text import short
 
 QUERIES = np.tile(ledger.query.numpy(), (6, 1))
 
@@ -282,13 +285,17 @@ def test_fallback_draws_the_view() -> None:
     matrix, multiplications, in_between = widget.figure(widget.view).axes
     np.testing.assert_array_equal(matrix.images[0].get_array(), widget.sums[PER_TOKEN].matrix())
     *blocks, entry = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in matrix.patches]
-    assert blocks == [(0.5, 0.5, 4, 4), (0.5, 4.5, 4, 2), (4.5, 4.5, 2, 2)]
+    assert blocks == [(0.5, 4.5, 4, 2), (0.5, 0.5, 4, 4), (4.5, 4.5, 2, 2)]
+    assert not any(patch.get_clip_on() for patch in matrix.patches)  # else half of the outer lines is cut off
     assert entry == (1.5, 4.5, 1, 1)
     costs = [widget.work(chunk) for chunk in range(1, 7)]
     tops = [bar.get_y() + bar.get_height() for bar in multiplications.containers[2]]
     assert tops == [cost.multiplications for cost in costs]
     assert [bar.get_y() + bar.get_height() for bar in in_between.containers[1]] == [cost.nbytes for cost in costs]
     assert multiplications.containers[3][0].get_height() == costs[3].multiplications
+    for bars in (multiplications, in_between):
+        assert bars.get_xlabel() == "tokens a chunk"
+        assert bars.get_ylim()[1] > max(bar.get_y() + bar.get_height() for bar in bars.patches)
     assert widget._png().startswith(b"\x89PNG")
 
 
@@ -450,19 +457,45 @@ def test_of_a_long_sum_only_what_is_near_is_written(browser, tmp_path) -> None:
     with opened(browser, WIDGETS["many"], tmp_path) as page:
         page.move(chunk=8, i=50, j=20, decay=NONE)
         parts = page.page.locator(".hl-sum").evaluate("node => [...node.childNodes].map(child => child.textContent)")
-        tokens = [[int(text.split("x")[1]) for text in part.split(" + ") if "x" in text] for part in brackets_of(parts)]
+        tokens = tokens_of(parts)
         assert tokens == [[16], [17, 18, 19, 20, 21, 22, 23, 24]]
         assert parts[:4] == ["y", "50", " = ", "\u2026"]
         assert parts[5].startswith("(\u2026 + ")
         assert parts[-1] == "\u2026"
         page.move(i=22)
         parts = page.page.locator(".hl-sum").evaluate("node => [...node.childNodes].map(child => child.textContent)")
-        tokens = [[int(text.split("x")[1]) for text in part.split(" + ") if "x" in text] for part in brackets_of(parts)]
+        tokens = tokens_of(parts)
         assert tokens == [[16], [17, 18, 19, 20, 21, 22]]
 
 
-def brackets_of(parts: list[str]) -> list[str]:
-    return [part.strip("()") for part in parts if part.startswith("(")]
+@pytest.mark.browser
+def test_a_sum_adds_and_subtracts(browser, tmp_path) -> None:
+    from widget_pages import opened
+
+    widget = Duality([1, 1, 1, 1], np.ones(4), 0, [[-1], [-2], [3], [-4]], np.ones((4, 1)))
+    assert widget.shown(widget.view | {"chunk": 2}).readout["output 4"] == "-1 in its block - 3 from the state = -4"
+    with opened(browser, widget, tmp_path) as page:
+        page.move(chunk=2)
+        assert page.page.locator(".hl-sum").text_content() == "y4 = (-1 x1 - 2 x2) + (3 x3 - 4 x4)"
+
+
+@pytest.mark.browser
+def test_outputs_of_one_channel_have_their_numbers(browser, tmp_path) -> None:
+    from widget_pages import opened
+
+    widget = of_ledger()
+    with opened(browser, widget, tmp_path) as page:
+        for decay in DECAYS:
+            page.move(decay=decay)
+            numbers = page.page.locator(".hl-number").all_text_contents()
+            assert numbers == [short(y) for y in widget.sums[decay].recurrent()[:, 0]]
+    with opened(browser, WIDGETS["ragged"], tmp_path) as page:
+        assert not page.page.locator(".hl-number").count()
+
+
+def tokens_of(parts: list[str]) -> list[list[int]]:
+    """The tokens that are written out in each bracket."""
+    return [[int(token) for token in re.findall(r"x(\d+)", part)] for part in parts if part.startswith("(")]
 
 
 @pytest.mark.browser
@@ -480,9 +513,10 @@ def test_charts_are_the_work_and_move_the_chunk(browser, tmp_path) -> None:
             for chunk in range(1, 7):
                 page.move(chunk=chunk)
                 heights.append(float(charts.nth(at).locator(".hl-chunk").get_attribute("height")))
+                found = ": the least" if totals[chunk - 1] == min(totals) else ""  # nothing tells before one is there
+                assert charts.nth(at).locator("text").all_text_contents() == [f"chunk {chunk}{found}"]
             expected = np.array(totals) / max(totals) * 50
             np.testing.assert_allclose(heights, np.maximum(expected, 1))
-            assert charts.nth(at).locator("text").text_content() == f"least at {1 + totals.index(min(totals))}"
         assert page.page.locator(".hl-stage strong").all_text_contents() == ["180", "144 B", "0"]
         charts.first.press("ArrowLeft")
         charts.first.press("ArrowLeft")

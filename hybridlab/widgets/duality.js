@@ -4,6 +4,7 @@
 const INSIDE = SERIES[3].colour, THROUGH = SERIES[2].colour, STATE = SERIES[4].colour, LIT = SERIES[1].colour;
 const WIDTH = 460, BOX = { top: 30, bottom: 190 }, LANE = 176, TOKENS = 212, GAP = 46; // the chunks' picture, in its own units
 const CHART = { width: 280, height: 84 };
+const REST = "…"; // what a long sum leaves out
 const MOST_WRITTEN = 4, ROUNDING = 1e-12, NUMBER_BYTES = 4;
 
 function draw(page) {
@@ -30,7 +31,7 @@ function draw(page) {
   ];
   const beside = width > 1 ? "; bars: channel 1" : "";
   page.stage.append(
-    html("figure", { class: "hl-panel" }, html("figcaption", {}, "M, output by token, and the outputs y"), matrix.node,
+    html("figure", { class: "hl-panel" }, html("figcaption", {}, "weights: output i by token j, and the outputs y"), matrix.node,
       legend([[INSIDE, "blocks of masked attention"], [THROUGH, `below: through carried states, rank ≤ ${states}`], [STATE, "the states themselves"]])),
     html("figure", { class: "hl-panel" }, html("figcaption", {}, `the same sums, chunk by chunk${beside}`), chunks.node, sum.node),
     html("div", { style: "flex: 1 1 100%; display: grid; gap: 0.6rem 1.6rem; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr))" },
@@ -208,9 +209,14 @@ function output_of({ inside, through, largest, first, width }, chunk, i) {
   const [own, past] = [inside, through].map((part) => clean(part[i * width], largest));
   const which = width === 1 ? "" : ", channel 1";
   const whole = short(clean(own + past, largest));
-  const said = { [`output ${i + 1}${which}`]: `${short(own)} in its block + ${short(past)} from the state = ${whole}` };
+  const said = { [`output ${i + 1}${which}`]: `${short(own)} in its block ${added(short(past))} from the state = ${whole}` };
   const before = Math.floor(i / chunk);
   return before ? { ...said, [`state after ${before * chunk}${which}`]: vector(first[before - 1]) } : said;
+}
+
+// A number that follows others: + 2.5, - 2.5.
+function added(text) {
+  return text.startsWith("-") ? `- ${text.slice(1)}` : `+ ${text}`;
 }
 
 function vector(numbers) {
@@ -233,9 +239,9 @@ function draw_matrix(page, names, width) {
   const map = token_matrix(page, names);
   const outputs = heat(tokens, width);
   const under = (node) => set(node, { style: "position: absolute; inset: 0; width: 100%; height: 100%" });
-  const below = svg("path", { class: "hl-below", fill: THROUGH, "fill-opacity": 0.16 });
+  const below = svg("path", { class: "hl-below", fill: THROUGH, "fill-opacity": 0.06 }); // faint: weak entries lie over it
   const lines = svg("path", { fill: "none", stroke: THROUGH, "vector-effect": "non-scaling-stroke" });
-  const diagonal = svg("path", { class: "hl-diagonal", fill: INSIDE, "fill-opacity": 0.24, stroke: INSIDE, "vector-effect": "non-scaling-stroke" });
+  const diagonal = svg("path", { class: "hl-diagonal", fill: INSIDE, "fill-opacity": 0.14, stroke: INSIDE, "vector-effect": "non-scaling-stroke" });
   const blocks = svg("svg", { viewBox: `0 0 ${tokens} ${tokens}`, preserveAspectRatio: "none", "aria-hidden": "true" }, below, lines, diagonal);
   under(blocks);
   set(map.node.querySelector("canvas"), { style: "position: relative" }); // over the blocks
@@ -243,14 +249,18 @@ function draw_matrix(page, names, width) {
   set(map.entry, { stroke: LIT, "stroke-width": 0.06 * Math.max(1, tokens / 10) });
   set(outputs.node, { style: "" }); // as long as the matrix is
   under(outputs.node.querySelector("canvas"));
+  const written = html("div", { "aria-hidden": "true", style: "position: absolute; inset: 0; display: grid; grid-auto-rows: 1fr; place-items: center; font-size: 0.8em; pointer-events: none" });
+  outputs.node.append(written, html("span", { "aria-hidden": "true", style: "position: absolute; top: 100%; width: 100%; text-align: center; color: var(--hl-soft)" }, "y"));
+  const in_cells = width === 1 && tokens <= MOST_IN_CELLS;
   outputs.marks.append(svg("rect", { class: "hl-output", x: 0, width, height: 1, fill: "none", stroke: LIT, "stroke-width": 2, "vector-effect": "non-scaling-stroke" }));
-  const node = html("div", { class: "hl-matrix", style: "display: grid; grid-template-columns: minmax(0, 1fr) 1.6rem; gap: 0.6rem; max-width: 24rem" }, map.node, outputs.node);
+  const node = html("div", { class: "hl-matrix", style: `display: grid; grid-template-columns: minmax(0, 1fr) ${in_cells ? 3 : 1.6}rem; gap: 0.6rem; max-width: 24rem` }, map.node, outputs.node);
   let last = null;
 
   function show(head, run, chunk, i, j) {
     if (last !== run) {
       map.paint(head.weights);
       outputs.paint(run.outputs, run.largest);
+      if (in_cells) written.replaceChildren(...Array.from(run.outputs, (y) => in_cell(clean(y, run.largest), run.largest)));
       const line = Math.max(0.5, Math.min(2, (48 * chunk) / tokens));
       set(diagonal, { d: squares(tokens, chunk), "stroke-width": line });
       set(below, { d: stairs(tokens, chunk) });
@@ -262,6 +272,11 @@ function draw_matrix(page, names, width) {
   }
 
   return { node, show };
+}
+
+function in_cell(number, largest) {
+  const ink = number > 0.6 * largest ? "color: white" : number < -0.6 * largest ? "color: black" : "";
+  return html("span", { class: "hl-number", style: ink }, short(number));
 }
 
 function squares(tokens, chunk) {
@@ -381,38 +396,43 @@ function draw_sum(page) {
       const terms = [];
       for (let t = start; t <= Math.min(i, start + chunk - 1); t++) {
         const weight = weights[i * tokens + t];
-        if (weight !== 0 || t === j) append(terms, written(t) ? term(page, weight, t, t === j) : "…");
+        if (weight === 0 && t !== j) continue;
+        if (written(t)) add_term(terms, page, short(weight), t, t === j);
+        else add_rest(terms);
       }
-      const own = i < start + chunk;
-      if (terms.length) append(parts, terms.every((x) => x === "…") ? "…" : bracket(own ? INSIDE : THROUGH, terms));
+      if (!terms.length) continue;
+      if (terms.length === 1 && terms[0] === REST) add_rest(parts);
+      else parts.push(...plus(parts), bracket(i < start + chunk ? INSIDE : THROUGH, terms));
     }
-    node.replaceChildren("y", html("sub", {}, String(i + 1)), " = ", ...(parts.length ? between(parts, " + ") : ["0"]));
+    node.replaceChildren("y", html("sub", {}, String(i + 1)), " = ", ...(parts.length ? parts : ["0"]));
   }
 
   return { node, show };
 }
 
-// What is left out is said once.
-function append(parts, part) {
-  if (part !== "…" || parts.at(-1) !== "…") parts.push(part);
+function add_term(terms, page, weight, t, lit) {
+  const [sign, size] = terms.length ? added(weight).split(" ") : ["", weight];
+  if (sign) terms.push(` ${sign} `);
+  const node = html("span", lit ? { class: "hl-lit" } : {}, `${size} x`, html("sub", {}, String(t + 1)));
+  node.addEventListener("pointerenter", () => page.move({ j: t + 1 }));
+  terms.push(node);
 }
 
-function term(page, weight, t, lit) {
-  const node = html("span", lit ? { class: "hl-lit" } : {}, `${short(weight)} x`, html("sub", {}, String(t + 1)));
-  node.addEventListener("pointerenter", () => page.move({ j: t + 1 }));
-  return node;
+// What is left out is said once.
+function add_rest(parts) {
+  if (parts.at(-1) !== REST) parts.push(...plus(parts), REST);
+}
+
+function plus(parts) {
+  return parts.length ? [" + "] : [];
 }
 
 function bracket(colour, terms) {
   const style = `white-space: normal; border-bottom: 3px solid ${colour}; border-radius: 0; padding: 0 0 1px`;
-  return html("span", { class: "hl-bracket", style }, "(", ...between(terms, " + "), ")");
+  return html("span", { class: "hl-bracket", style }, "(", ...terms, ")");
 }
 
-function between(parts, sign) {
-  return parts.flatMap((part, at) => (at ? [sign, part] : [part]));
-}
-
-// One bar a chunk size, in its parts; the present one outlined, the least one named.
+// One bar a chunk size, in its parts; the present one outlined. That it is the least is said of the present one only: to find.
 function draw_chart(page, title, written, parts) {
   const { width, height } = CHART;
   const totals = parts[0].heights.map((_, at) => parts.reduce((sum, part) => sum + part.heights[at], 0));
@@ -429,9 +449,9 @@ function draw_chart(page, title, written, parts) {
     });
     node.append(svg("path", { fill: colour, d: bars.join("") }));
   }
-  const least = totals.indexOf(Math.min(...totals));
-  const mark = (x, text) => svg("text", { x: Math.max(32, Math.min(width - 34, x)), y: height - 3, "font-size": 12, "text-anchor": "middle" }, text);
-  node.append(svg("path", { d: `M0 ${height - 18}H${width}`, stroke: "currentColor", "stroke-opacity": 0.3 }), mark((least + 0.43) * step, `least at ${least + 1}`));
+  const least = Math.min(...totals);
+  const mark = svg("text", { y: height - 3, "font-size": 12, "text-anchor": "middle" });
+  node.append(svg("path", { d: `M0 ${height - 18}H${width}`, stroke: "currentColor", "stroke-opacity": 0.3 }), mark);
   const now = svg("rect", { class: "hl-chunk", width: step * 0.86, fill: "none", stroke: LIT, "stroke-width": 2 });
   node.append(now);
   page.picture(node, { ArrowLeft: () => ({ chunk: page.view.chunk - 1 }), ArrowRight: () => ({ chunk: page.view.chunk + 1 }) });
@@ -448,6 +468,9 @@ function draw_chart(page, title, written, parts) {
     const top = y(totals[chunk - 1]);
     set(now, { x: (chunk - 1) * step, y: top, height: Math.max(1, height - 18 - top) });
     value.textContent = written(totals[chunk - 1]);
+    mark.textContent = totals[chunk - 1] === least ? `chunk ${chunk}: the least` : `chunk ${chunk}`;
+    const half = totals[chunk - 1] === least ? 54 : 27;
+    set(mark, { x: Math.max(half, Math.min(width - half, (chunk - 0.57) * step)) });
   }
 
   return { node: html("div", { style: "min-width: 0" }, caption, node), show };

@@ -146,7 +146,7 @@ class Duality(LivePicture):
         inside, through = (_clean(part[i, 0], largest) for part in found[:2])
         whole = short(_clean(inside + through, largest))
         which = "" if found.inside.shape[1] == 1 else ", channel 1"
-        said = {f"output {i + 1}{which}": f"{short(inside)} in its block + {short(through)} from the state = {whole}"}
+        said = {f"output {i + 1}{which}": f"{short(inside)} in its block {_added(short(through))} from the state = {whole}"}
         before = i // chunk
         if before:
             said[f"state after {before * chunk}{which}"] = _vector(found.states[before - 1][:, 0])
@@ -184,14 +184,22 @@ class Duality(LivePicture):
         colours = LinearSegmentedColormap.from_list("mixing", [NEGATIVE, ZERO, POSITIVE])
         extent = (0.5, tokens + 0.5, tokens + 0.5, 0.5)
         axes.imshow(weights, cmap=colours, vmin=-limit, vmax=limit, extent=extent)
-        for row in range(0, tokens, chunk):
-            height = min(chunk, tokens - row)
-            for column in range(0, row + 1, chunk):
-                colour, dash = (INSIDE, "solid") if column == row else (THROUGH, "dashed")
-                width = min(chunk, tokens - column)
-                block = Rectangle((column + 0.5, row + 0.5), width, height, fill=False, color=colour, linestyle=dash)
-                axes.add_patch(block)
-        axes.add_patch(Rectangle((view["j"] - 0.5, view["i"] - 0.5), 1, 1, fill=False, linewidth=2, color=RED))
+
+        def outline(column: int, row: int, width: int, height: int, colour: str, line: float, dash: str = "solid") -> None:
+            box = Rectangle(
+                (column + 0.5, row + 0.5), width, height, fill=False, color=colour, linewidth=line, linestyle=dash
+            )
+            box.set(clip_on=False, zorder=3)
+            axes.add_patch(box)
+
+        line = max(0.3, min(1.5, 12 * chunk / tokens))
+        starts = range(0, tokens, chunk)
+        corners = [(column, row) for row in starts for column in range(0, row + 1, chunk)]
+        for column, row in sorted(corners, key=lambda corner: corner[0] == corner[1]):  # solid lines over dashed ones
+            colour, dash = (INSIDE, "solid") if column == row else (THROUGH, "dashed")
+            sides = min(chunk, tokens - column), min(chunk, tokens - row)
+            outline(column, row, *sides, colour, line, dash)
+        outline(int(view["j"]) - 1, int(view["i"]) - 1, 1, 1, RED, line=2)
         title = f"chunk {chunk}: solid blocks by attention, dashed ones through states"
         axes.set(xlabel="token j", ylabel="output i")
         axes.set_title(title, fontsize=9)
@@ -204,6 +212,7 @@ def _draw_bars(axes: "Axes", parts: dict[str, tuple[str, list[int]]], chunk: int
         axes.bar(sizes, heights, bottom=below, color=colour, width=0.9, label=name)
         below = below + heights
     axes.bar(chunk, below[chunk - 1], color="none", edgecolor=RED, linewidth=2)
+    axes.set(xlabel="tokens a chunk", ylim=(0, 1.08 * below.max()))
     axes.set_title(title, loc="left", fontsize=9)
     axes.legend(fontsize=7, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -245,6 +254,11 @@ def _apart(expected: Numbers, found: list[Chunked]) -> list[float]:
 def _clean(number: float, largest: float) -> float:
     """0 for what rounding left of it."""
     return 0.0 if abs(number) <= ROUNDING * largest else float(number)
+
+
+def _added(text: str) -> str:
+    """A number that follows others: + 2.5, - 2.5."""
+    return f"- {text[1:]}" if text.startswith("-") else f"+ {text}"
 
 
 def _states(count: int) -> str:
