@@ -2,8 +2,8 @@
 
     S_t = e^{dt_t A} S_{t-1} + dt_t k_t v_t^T             o_t = q_t S_t + D v_t
 
-SSD reads with q = C, writes with k = B, and its values are x; retention has steps dt of 1, log decay A and no D. Heads
-h/G.. of one group share q and k.
+SSD reads with q = C, writes with k = B, and its values are x; retention has steps dt of 1, log decay A and no D. Head h
+reads and writes with q and k of group h // (H / G).
 
 Since one number fades the whole state, the pairs i <= t of a chunk are a product q k^T, multiplied by e^{sum of the log
 decays of i+1..t}. That sum is a difference of two running sums, and where a head forgets nearly everything at once (-900),

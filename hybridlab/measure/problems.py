@@ -12,7 +12,7 @@ Tensors = dict[str, Tensor]
 MODES = ("forward", "forward+backward", "decode")
 # Channels of RWKV-4 169M; 12 heads of RWKV-6; inner width, states and taps of Mamba 130M; the width of a small Hawk.
 CHANNELS, HEADS, HEAD_WIDTH, INNER, STATES, TAPS, WIDTH = 768, 12, 64, 1536, 16, 4, 1024
-# Heads of Mamba-2 130M, each 64 wide, and their states; heads, keys and values of RetNet 1.3B.
+# Heads of Mamba-2 130M, each 64 wide, and their states; heads, keys and values of the paper's RetNet 1.3B.
 SSD_HEADS, SSD_STATES, RETNET_HEADS, RETNET_KEYS, RETNET_VALUES = 24, 128, 8, 256, 512
 
 

@@ -17,6 +17,7 @@ Heads share B and C in groups of neighbours: head h uses group h // (H / G).
 
 The hazards: the mask must cut the future off *before* the exponential, or the gradient is inf * 0; and the decay between two
 tokens is the sum of the steps between them, not a difference of sums from the start, which has lost its small digits.
+And where chunks are products of matrices, a NaN or an infinity reaches earlier tokens of its chunk: 0 times NaN is NaN.
 """
 
 import torch
