@@ -402,6 +402,10 @@ def room(log_a):
                 "difference(right) < 1e-9", "torch.equal(read(right), h)"
             ),
         ),
+        (
+            "to the last digit, with numbers that need no rounding",
+            TEST_EVERY_BRACKETING.replace("abs(float(read(joined)) - h) < 1e-6", "float(read(joined)) == h"),
+        ),
         ("too loose", TEST.replace("< 1e-9", "< 100")),
         (
             "wants the order not to matter",

@@ -5,7 +5,9 @@ What all exercises promise is in test_exercises.py.
 
 import pytest
 import torch
-from exercise_answers import ROOT, answers, complaints, solution
+from exercise_answers import ROOT, answer, answers, complaints, solution
+
+from hybridlab.course.practice import verdicts
 
 EXERCISE = "02_linear_recurrence"
 
@@ -20,11 +22,16 @@ EXERCISE = "02_linear_recurrence"
         ("02-reverse", "always float64", ["float32 stays float32 (1)"]),
         ("02-root", "sinh, which overflows", ["near 1 and far from it, float32"]),
         ("02-root", "steep slopes cut off at 100", ["slopes"]),
-        ("02-root", "where behind the root", ["slopes at and beside a shut gate"]),
-        ("02-root", "one shut gate stops all gradients", ["slopes at and beside a shut gate"]),
-        ("02-root", "1 where the gate is shut", ["a shut gate"]),
-        ("02-join", "a loop alone", ["rejects wrong ones (1)"]),
-        ("02-join", "to the last digit", ["lets right ones pass (0)"]),
+        ("02-root", "where behind the root", ["slopes at shut gates and beside them"]),
+        ("02-root", "one shut gate stops all gradients", ["slopes at shut gates and beside them"]),
+        ("02-root", "1 where the gate is shut", ["the room at shut gates"]),
+        ("02-join", "a loop alone", ["wrong ones rejected (1) or not (0)"]),
+        ("02-join", "to the last digit", ["right ones rejected (1) or not (0)"]),
+        (
+            "02-join",
+            "to the last digit, with numbers that need no rounding",
+            ["right ones rejected (1) or not (0)"],
+        ),
         ("02-backward", "a loop", ["operations beyond 500 at 1000 tokens"]),
         ("02-backward", "writes into grad", ["inputs untouched"]),
     ],
@@ -32,6 +39,20 @@ EXERCISE = "02_linear_recurrence"
 def test_some_mistakes_have_a_check_of_their_own(task, name, catches):
     """A check that every mistake fails says nothing: these fail exactly one, so that check is needed."""
     assert complaints(EXERCISE, task, answers(EXERCISE).wrong[task][name]) == catches
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "said"),
+    [
+        ("02-reverse", "no state", "any cut, pieces minus whole: no - at cut after 1 got "),
+        ("02-root", "as it was", "at log_a = -1e-05, room / 0.004472 got "),
+        ("02-root", "an infinite slope", "at log_a = 0, slope finite (1) or not (0) got 0, expected 1"),
+        ("02-join", "to the last digit, with numbers that need no rounding", "at other last digits got 1, expected 0"),
+    ],
+)
+def test_a_verdict_says_what_its_number_is(task, name, said):
+    found = verdicts(task, answer(EXERCISE, task, answers(EXERCISE).wrong[task][name]))
+    assert any(said in str(verdict) for verdict in found), [str(verdict) for verdict in found]
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8])

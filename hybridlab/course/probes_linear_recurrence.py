@@ -94,34 +94,49 @@ def _stays_float32(outputs: Callable[[Any, list[Tensor]], list[Tensor]], inputs:
     return run
 
 
-# 02-root: room(log_a), any shape. Values and slopes are divided by their size near 0, so that their digits are compared.
+# 02-root: room(log_a), any shape. Values and slopes are brought to a size near 1, so that their digits are compared.
 
 LOGARITHMS = (-200.0, -5.0, -1.0, -0.1, -1e-3, -1e-5, -1e-6, -1e-9, -1e-20)
 
 
-def _values(*dtypes: torch.dtype) -> Callable[[Any, Generator], Tensor]:
-    def run(answer: Any, rng: Generator) -> Tensor:
-        x = torch.tensor(LOGARITHMS, dtype=dtypes[0])
-        return answer(x).double() / (-2 * x.double()).clamp(max=1).sqrt()
+def _ratios(x: Tensor, made: Tensor) -> dict[str, float]:
+    """Each room by about its size: a ratio, named after its logarithm."""
+    if made.shape != x.shape:
+        raise ValueError(f"expected shape {tuple(x.shape)}, got {tuple(made.shape)}")
+    sizes = (-2 * x.double()).clamp(max=1).sqrt()
+    flat = zip(x.flatten().tolist(), made.flatten().tolist(), sizes.flatten().tolist(), strict=True)
+    return {f"log_a = {log_a:.4g}, room / {size:.4g}": room / size for log_a, room, size in flat}
+
+
+def _values(dtype: torch.dtype) -> Callable[[Any, Generator], dict[str, float]]:
+    def run(answer: Any, rng: Generator) -> dict[str, float]:
+        x = torch.tensor(LOGARITHMS, dtype=dtype)
+        return _ratios(x, answer(x))
 
     return run
 
 
-def _random_clocks(answer: Any, rng: Generator) -> Tensor:
+def _random_clocks(answer: Any, rng: Generator) -> dict[str, float]:
     x = -torch.exp(4 * normal(rng, 4, 5) - 4).float()
-    return answer(x).double() / (-2 * x.double()).clamp(max=1).sqrt()
+    return _ratios(x, answer(x))
 
 
-def _slopes(answer: Any, rng: Generator) -> Tensor:
-    x = torch.tensor(LOGARITHMS[1:7], requires_grad=True)
-    (slopes,) = torch.autograd.grad(answer(x).sum(), x)
-    return slopes.double() * (-2 * x.detach().double()).sqrt()
+def _slopes_of(answer: Any, x: Tensor) -> dict[float, float]:
+    """log_a -> slope."""
+    x = x.requires_grad_()
+    return dict(zip(x.tolist(), torch.autograd.grad(answer(x).sum(), x)[0].tolist(), strict=True))
 
 
-def _shut_gate(answer: Any, rng: Generator) -> Tensor:
-    x = torch.tensor([0.0, -0.5, 0.0, -0.25], requires_grad=True)
-    (slopes,) = torch.autograd.grad(answer(x).sum(), x)
-    return torch.where(x == 0, torch.where(slopes.isfinite(), 0.0, torch.nan), slopes)
+def _slopes(answer: Any, rng: Generator) -> dict[str, float]:
+    found = _slopes_of(answer, torch.tensor(LOGARITHMS[1:7]))
+    sizes = {log_a: (-2 * log_a) ** 0.5 for log_a in found}
+    return {f"log_a = {log_a:.4g}, slope * {sizes[log_a]:.4g}": slope * sizes[log_a] for log_a, slope in found.items()}
+
+
+def _shut_gate(answer: Any, rng: Generator) -> dict[str, float]:
+    found = _slopes_of(answer, torch.tensor([0.0, -0.5, -0.25]))
+    finite = {"log_a = 0, slope finite (1) or not (0)": float(math.isfinite(found.pop(0.0)))}
+    return finite | {f"log_a = {log_a}, slope": slope for log_a, slope in found.items()}
 
 
 # 02-join: test(step, join, read).
@@ -159,6 +174,7 @@ def _write_into_the_older(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]
 RIGHT_JOINS = {
     "pairs": _pairs(lambda a, b, c, d: (c * a, c * b + d)),
     "matrices": _Joining(_matrix, lambda old, new: new @ old, lambda step: step[..., 0, 1]),
+    "other last digits": _pairs(lambda a, b, c, d: (c * a, (c * b + d) * (1 + 1e-13))),
     "functions": _Joining(lambda a, b: lambda h: a * h + b, lambda old, new: lambda h: new(old(h)), lambda step: step(0.0)),
 }
 WRONG_JOINS = {
@@ -259,7 +275,12 @@ PROBES = {
         Probe("with a state", lambda answer, rng: answer(*_steps(rng))),
         Probe("a single token", lambda answer, rng: answer(*_steps(rng, 1))),
         Probe("strong decay", lambda answer, rng: _ends(answer(*_strong_decay(rng))), because=UNDERFLOW),
-        Probe("any cut", _any_cut, expected=0.0, because="the later piece hands its first output to the earlier one"),
+        Probe(
+            "any cut, pieces minus whole",
+            _any_cut,
+            expected=0.0,
+            because="the later piece hands its first output to the earlier one",
+        ),
         Probe("blind to the past", _blind_to_the_past, expected=0.0),
         Probe("gradient", gradient(_steps)),
         Probe("float32 stays float32 (1)", _stays_float32(lambda answer, inputs: [answer(*inputs)], _steps), expected=1.0),
@@ -276,13 +297,8 @@ PROBES = {
         Probe("near 1 and far from it, float64", _values(torch.float64), tolerance=1e-9),
         Probe("random clocks", _random_clocks, tolerance=1e-5),
         Probe("slopes", _slopes, tolerance=1e-4),
-        Probe("a shut gate", lambda answer, rng: answer(torch.zeros(2)), expected=[0.0, 0.0]),
-        Probe(
-            "slopes at and beside a shut gate",
-            _shut_gate,
-            tolerance=1e-5,
-            because="nan stands for a slope that is not finite",
-        ),
+        Probe("the room at shut gates", lambda answer, rng: answer(torch.zeros(2)), expected=[0.0, 0.0]),
+        Probe("slopes at shut gates and beside them", _shut_gate, tolerance=1e-5),
         Probe(
             "float32 stays float32 (1)",
             _stays_float32(lambda answer, inputs: [answer(*inputs)], lambda rng: [-normal(rng, 4).exp()]),
@@ -291,11 +307,11 @@ PROBES = {
         Probe("inputs untouched", untouched(lambda rng: [-normal(rng, 4).exp()]), expected=0.0),
     ],
     "02-join": [
-        Probe("lets right ones pass (0)", _rejects(RIGHT_JOINS), expected=0.0),
-        Probe("rejects wrong ones (1)", _rejects(WRONG_JOINS), expected=1.0),
+        Probe("right ones rejected (1) or not (0)", _rejects(RIGHT_JOINS), expected=0.0),
+        Probe("wrong ones rejected (1) or not (0)", _rejects(WRONG_JOINS), expected=1.0),
     ],
     "02-backward": [
-        Probe("six tokens", _all_gradients(_ledger_inputs), because="autograd is switched off here"),
+        Probe("six tokens", _all_gradients(_ledger_inputs)),
         Probe("gradient of a", _gradient_of(0, _backward_inputs)),
         Probe("gradient of b", _gradient_of(1, _backward_inputs)),
         Probe("gradient of the state", _gradient_of(2, _backward_inputs)),
