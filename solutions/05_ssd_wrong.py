@@ -4,8 +4,8 @@ A replacement that finds nothing leaves a right answer, and the test of this fil
 """
 
 SIX = """
-A, B, C = 0.125, 0.3 + 0.8, 0.5 * (0.3 + 0.8) / 8
-D, E, F = 0.5 * 0.9**4, 3, 2**-2.5
+a, b, c = 0.125, 0.3 + 0.8, 0.5 * (0.3 + 0.8) / 8
+d, e, f = 0.5 * 0.9**4, 3, 2**-2.5
 """
 
 FADING = """
@@ -195,7 +195,7 @@ def test(mixing):
     assert max(ranks) <= 5
 """
 
-TEST_MINORS = """
+TEST_MINORS_OF_TWO = """
 import torch
 def test(mixing):
     for T in (6, 7, 9):
@@ -207,22 +207,34 @@ def test(mixing):
             assert (twos - twos.transpose(2, 3)).abs().max() < 1e-8
 """
 
+TEST_MINORS_OF_THREE = """
+import torch
+def test(mixing):
+    M = mixing(10, 2)
+    assert M.triu(1).abs().max() < 1e-9
+    for t in range(3, 8):
+        three = torch.combinations(torch.arange(t), 3)
+        rows = torch.combinations(torch.arange(t, 10), 3)
+        minors = torch.linalg.det(M[rows[:, None, :, None], three[None, :, None, :]])
+        assert minors.abs().max() < 1e-9
+"""
+
 WRONG = {
     "05-entry": [
-        ("A: its own step fades it too", SIX.replace("A, B, C = 0.125", "A, B, C = 0.0625")),
-        ("A: Ann in Bob's place", SIX.replace("A, B, C = 0.125", "A, B, C = 0.5 * 0.5**4")),
-        ("B: faded once", SIX.replace("0.125, 0.3 + 0.8", "0.125, (0.3 + 0.8) / 2")),
-        ("B: Bob alone", SIX.replace("0.125, 0.3 + 0.8", "0.125, 0.8")),
-        ("C: written without its dt", SIX.replace("0.5 * (0.3 + 0.8) / 8", "(0.3 + 0.8) / 8")),
-        ("C: one step between neighbours, however long", SIX.replace("0.5 * (0.3 + 0.8) / 8", "0.5 * (0.3 + 0.8) / 2")),
-        ("C: Dee's own step counted", SIX.replace("0.5 * (0.3 + 0.8) / 8", "0.5 * (0.3 + 0.8) * 2**-3.5")),
-        ("D: faded five times", SIX.replace("0.9**4", "0.9**5")),
-        ("D: as loud for Ann as for Bob", SIX.replace("0.5 * 0.9**4", "0.9**4")),
-        ("E: the step of Bob counted", SIX.replace("0.9**4, 3", "0.9**4, 2")),
-        ("E: all of the other steps counted", SIX.replace("0.9**4, 3", "0.9**4, 1")),
-        ("F: passed twice", SIX.replace("2**-2.5", "2**-6.5")),
-        ("F: the way from 1 to 6", SIX.replace("2**-2.5", "2**-7.5")),
-        ("F: a token counts as a step", SIX.replace("2**-2.5", "2**-2")),
+        ("a: its own step fades it too", SIX.replace("a, b, c = 0.125", "a, b, c = 0.0625")),
+        ("a: Ann in Bob's place", SIX.replace("a, b, c = 0.125", "a, b, c = 0.5 * 0.5**4")),
+        ("b: faded once", SIX.replace("0.125, 0.3 + 0.8", "0.125, (0.3 + 0.8) / 2")),
+        ("b: Bob alone", SIX.replace("0.125, 0.3 + 0.8", "0.125, 0.8")),
+        ("c: written without its dt", SIX.replace("0.5 * (0.3 + 0.8) / 8", "(0.3 + 0.8) / 8")),
+        ("c: one step between neighbours, however long", SIX.replace("0.5 * (0.3 + 0.8) / 8", "0.5 * (0.3 + 0.8) / 2")),
+        ("c: Dee's own step counted", SIX.replace("0.5 * (0.3 + 0.8) / 8", "0.5 * (0.3 + 0.8) * 2**-3.5")),
+        ("d: faded five times", SIX.replace("0.9**4", "0.9**5")),
+        ("d: as loud for Ann as for Bob", SIX.replace("0.5 * 0.9**4", "0.9**4")),
+        ("e: the step of Bob counted", SIX.replace("0.9**4, 3", "0.9**4, 2")),
+        ("e: all of the other steps counted", SIX.replace("0.9**4, 3", "0.9**4, 1")),
+        ("f: passed twice", SIX.replace("2**-2.5", "2**-6.5")),
+        ("f: the way from 1 to 6", SIX.replace("2**-2.5", "2**-7.5")),
+        ("f: a token counts as a step", SIX.replace("2**-2.5", "2**-2")),
         ("a word", SIX.replace("0.5 * 0.9**4, 3", '0.5 * 0.9**4, "three"')),
         ("nothing is left", SIX.replace("2**-2.5", "0")),
     ],
@@ -427,7 +439,10 @@ WRONG = {
         ("always N", TEST_LARGE.replace("max(ranks) <= 5", "all(rank == 5 for rank in ranks[5:-5])")),
         ("one too many", TEST_LARGE.replace("max(ranks) <= 5", "max(ranks) <= 6")),
         ("to the last digit", TEST_LARGE.replace(", atol=1e-7", "")),
-        ("too coarse", TEST.replace("1e-8 * sizes[0]", "0.1 * sizes[0]")),
+        ("one digit", TEST.replace("1e-8 * sizes[0]", "0.1 * sizes[0]")),
+        ("three digits", TEST.replace("1e-8 * sizes[0]", "1e-3 * sizes[0]")),
+        ("a memory of one number alone", TEST.replace("((12, 2), (20, 3))", "[(16, 1)]")),
+        ("all minors of two rows and columns, one number alone", TEST_MINORS_OF_TWO),
         ("too short a text", TEST.replace("(12, 2), (20, 3)", "(4, 2), (6, 3)")),
         ("the whole matrix", TEST.replace("M[t:, :t]", "M")),
         ("one number for all", TEST.replace("sizes[N:]", "sizes[1:]")),
@@ -446,7 +461,7 @@ WRONG = {
 RIGHT = {
     "05-entry": [
         ("by hand", SIX),
-        ("four digits", "A, B, C, D, E, F = 0.125, 1.1, 0.06875, 0.32805, 3, 0.1768\n"),
+        ("four digits", "a, b, c, d, e, f = 0.125, 1.1, 0.06875, 0.32805, 3, 0.1768\n"),
     ],
     "05-fading": [
         ("a loop over the tokens", FADING),
@@ -468,6 +483,6 @@ RIGHT = {
     "05-memory": [
         ("singular values", TEST),
         ("one large matrix", TEST_LARGE),
-        ("all minors of two rows and columns", TEST_MINORS),
+        ("all minors of three rows and columns", TEST_MINORS_OF_THREE),
     ],
 }

@@ -209,6 +209,8 @@ def _optima(matrix: float | None = None) -> Callable[[Any, Generator], dict[str,
 
 # 05-memory: test(mixing), where mixing(T, N) -> (T, T).
 
+WHISPER = 1e-4
+
 
 def _drawn(T: int, N: int) -> tuple[Generator, Tensor, Tensor]:
     """What a layer with N state numbers writes and reads along, drawn anew for each size: B and C (T, N)."""
@@ -306,7 +308,15 @@ def sees_the_future(T: int, N: int) -> Tensor:
 
 
 def one_number_more(T: int, N: int) -> Tensor:
-    return one_clock(T, N + 1)
+    """Three digits do not show it."""
+    rng, B, C = _drawn(T, N + 1)
+    B[:, N] *= WHISPER
+    return _carried(torch.diag_embed(_kept(rng, T, 1).expand(T, N + 1)), B, C)
+
+
+def squared_scores(T: int, N: int) -> Tensor:
+    """A memory of N (N + 1) / 2 numbers: with N = 1 the promise is kept."""
+    return no_clock(T, N).square()
 
 
 def right_at_the_seam_alone(T: int, N: int) -> Tensor:
@@ -331,18 +341,24 @@ WRONG_MATRICES = {
     "a pace for each token": a_pace_for_each_token,
     "sees the future": sees_the_future,
     "one state number more": one_number_more,
+    "squared scores": squared_scores,
     "right at the seam alone": right_at_the_seam_alone,
 }
 
 
 PROBES = {
     "05-entry": [
-        Probe("A: halvings on the way", lambda answer, rng: _halvings(answer[0]), 3.0, 1e-3),
-        Probe("B: halvings on the way", lambda answer, rng: _halvings(float(answer[1]) / 1.1), 0.0, 1e-3),
-        Probe("C: Dee's number as it is read back", lambda answer, rng: float(answer[2]) / (1.1 * 0.5 / 8), 1.0, 1e-3),
-        Probe("D: steps on the way", lambda answer, rng: math.log(float(answer[3]) / 0.5) / math.log(0.9), 4.0, 1e-3),
-        Probe("E: 512 times the entry, with this step", lambda answer, rng: 512 * 0.5 ** (6 + float(answer[4])), 1.0, 1e-3),
-        Probe("F: halvings from 1 to 6, with steps 2 and 4", lambda answer, rng: 5 + _halvings(answer[5]), 7.5, 1e-3),
+        Probe("a: halvings on the way", lambda answer, rng: _halvings(answer[0]), 3.0, 1e-3),
+        Probe("b: halvings on the way", lambda answer, rng: _halvings(float(answer[1]) / 1.1), 0.0, 1e-3),
+        Probe("c: Dee's number as it is read back", lambda answer, rng: float(answer[2]) / (1.1 * 0.5 / 8), 1.0, 1e-3),
+        Probe("d: steps on the way", lambda answer, rng: math.log(float(answer[3]) / 0.5) / math.log(0.9), 4.0, 1e-3),
+        Probe("e: 512 times the entry, with this step", lambda answer, rng: 512 * 0.5 ** (6 + float(answer[4])), 1.0, 1e-3),
+        Probe(
+            "f: halvings on the whole way of Ann's 2, with this passing",
+            lambda answer, rng: 5 + _halvings(answer[5]),
+            7.5,
+            1e-3,
+        ),
     ],
     "05-fading": [
         Probe("six tokens, a half", _six_tokens(HALF)),
@@ -354,14 +370,14 @@ PROBES = {
         Probe("with a state, a decay for each head", _on(_head_inputs)),
         Probe("with a state, a decay for each token", _on(_token_inputs)),
         Probe("with a state, no decay", _none_with_a_state),
-        Probe("a constant is the same at every token", _same_at_every_token, expected=0.0),
+        Probe("a constant (H,) minus the same at every token (T, H)", _same_at_every_token, expected=0.0),
         Probe("as many tokens as heads", _on(lambda rng: _by_head(rng, HEADS)), because="(H,) may look like (T,)"),
         Probe("a single token", _on(lambda rng: [*_by_token(rng, 1), _state(rng)])),
         Probe(f"{LONG_TEXT} tokens", _long_text),
         Probe("a ramp of clocks", _ramp_of_clocks, because="log decays from -900 to 0"),
         Probe("a wipe, float32", _a_wipe_in_float32, tolerance=1e-4, because="the others' small steps are still there"),
-        Probe("any cut, a decay for each token", _any_cut(_token_inputs), expected=0.0),
-        Probe("any cut, a decay for each head", _any_cut(_head_inputs), expected=0.0),
+        Probe("any cut, a decay for each token, pieces minus whole", _any_cut(_token_inputs), expected=0.0),
+        Probe("any cut, a decay for each head, pieces minus whole", _any_cut(_head_inputs), expected=0.0),
         Probe("causal", causal(_by_token, TOKENS), expected=0.0),
         Probe("gradient, a decay for each token", _gradients_of_both(_token_inputs)),
         Probe("gradient, a decay for each head", _gradients_of_both(_head_inputs)),
@@ -397,7 +413,7 @@ PROBES = {
         Probe("optimum, matrix products for nothing", _optima(0.0), tolerance=1e-4),
     ],
     "05-memory": [
-        Probe("lets right ones pass (0)", rejects(RIGHT_MATRICES), expected=0.0),
-        Probe("rejects wrong ones (1)", rejects(WRONG_MATRICES), expected=1.0),
+        Probe("right ones rejected (1) or not (0)", rejects(RIGHT_MATRICES), expected=0.0),
+        Probe("wrong ones rejected (1) or not (0)", rejects(WRONG_MATRICES), expected=1.0),
     ],
 }
