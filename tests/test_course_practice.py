@@ -49,6 +49,11 @@ def said(capsys, task, answer):
     return capsys.readouterr().out
 
 
+def test_a_difference_in_late_digits_is_shown(capsys, monkeypatch):
+    monkeypatch.setitem(PROBES, "90-two", [Probe("two", lambda answer, rng: answer, tolerance=1e-9)])
+    assert "two: no - got 2.0000001, expected 2\n" in said(capsys, "90-two", 2.0000001)
+
+
 def test_a_right_answer(capsys):
     assert said(capsys, "90-double", double) == "90-double: 2 of 2\n  random: ok\n  zero: ok\n"
     assert said(capsys, "90-two", 2.0000001) == "90-two: 1 of 1\n  two: ok\n"
@@ -59,6 +64,9 @@ def test_a_right_answer(capsys):
     [
         pytest.param(lambda x: 3 * x, "random: no - at [0] got 4.62299, expected 3.08199", id="wrong"),
         pytest.param(lambda x: 2 * x + 1, "zero: no - at [0] got 1, expected 0 (nothing doubled is nothing)", id="why"),
+        pytest.param(
+            lambda x: 2 * x + 2e-6, "zero: no - at [0] got 2e-06, expected 0 (nothing doubled is nothing)", id="small"
+        ),
         pytest.param(lambda x: x * torch.nan, "random: no - at [0] got nan, expected 3.08199", id="nan"),
         pytest.param(lambda x: 2 * x[:2], "random: no - expected shape (3,), got (2,)", id="shape"),
         pytest.param(lambda x: x[:0], "zero: no - gave no numbers (nothing doubled is nothing)", id="empty"),

@@ -96,3 +96,8 @@ def test_seed_decides_the_numbers_and_nothing_else_is_drawn_from():
 def test_what_is_not_numbers_is_refused_in_words():
     with pytest.raises(TypeError, match="expected numbers, got str"):
         measure(Probe("p", lambda answer, rng: "four"), None)
+
+
+def test_numbers_of_python_keep_all_their_digits():
+    assert numbers([0.1, 2.0000001]).values == [0.1, 2.0000001]
+    assert numbers(1e300).values == [1e300]

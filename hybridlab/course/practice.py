@@ -184,8 +184,15 @@ def _complaint(probe: Probe, mine: Numbers, right: Numbers) -> str:
         return f"expected shape {right.shape}, got {mine.shape}"
     for value, expected, label in zip(mine.values, right.values, mine.labels, strict=True):
         if not abs(value - expected) <= probe.tolerance * max(1.0, abs(expected)) and value != expected:
-            return f"{'at ' + label + ' ' if label else ''}got {value:.6g}, expected {expected:.6g}"
+            return f"{'at ' + label + ' ' if label else ''}{_apart(value, expected)}"
     return ""
+
+
+def _apart(value: float, expected: float) -> str:
+    """Both numbers, with as many digits as it takes to see the difference."""
+    texts = ((f"{value:.{digits}g}", f"{expected:.{digits}g}") for digits in range(6, 18))
+    got, wanted = next((pair for pair in texts if pair[0] != pair[1]), (str(value), str(expected)))
+    return f"got {got}, expected {wanted}"
 
 
 def _blame(error: Exception) -> str:

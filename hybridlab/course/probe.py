@@ -60,7 +60,8 @@ def numbers(result: Any) -> Numbers:
     if isinstance(result, dict):
         return Numbers([float(value) for value in result.values()], [str(key) for key in result], None)
     try:
-        tensor = torch.as_tensor(result).detach().double()
+        # Python's numbers are float64; left to itself, PyTorch would make them float32.
+        tensor = result.detach().double() if isinstance(result, Tensor) else torch.as_tensor(result, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"expected numbers, got {type(result).__name__} ({str(result)[:60]})") from error
     return Numbers(tensor.flatten().tolist(), [_index(i) for i in _indices(tensor.shape)], tuple(tensor.shape))
