@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hybridlab.course.probe import Probe, causal, gradient, measure, normal, ramp, rejects, untouched
+from hybridlab.course.probe import Probe, causal, gradient, measure, normal, numbers, ramp, rejects, untouched
 
 
 def right(x):
