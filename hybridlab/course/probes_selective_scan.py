@@ -374,14 +374,34 @@ def _in_float32(answer: Any, rng: Generator) -> dict[str, float]:
 
 PROBES = {
     "04-clock": [
-        Probe("A: the level before token 1", lambda answer, rng: _before(answer[0], [QUARTER] * 3), 0.0, 4e-3),
         Probe(
-            "B: the level before token 1", lambda answer, rng: _before(answer[1], [HALF, HALF, 0, HALF, HALF, 0]), 0.0, 4e-3
+            "A: undoing your steps, the level before token 1",
+            lambda answer, rng: _before(answer[0], [QUARTER] * 3),
+            0.0,
+            4e-3,
         ),
-        Probe("C: the level before token 1", lambda answer, rng: _before(answer[2], [HALF / 2] * 6, -2.0), 0.0, 4e-3),
-        Probe("D: the level after the 4", lambda answer, rng: 4 - math.exp(-float(answer[3])), 3.8, 1e-4),
-        Probe("E: the level before the 2", lambda answer, rng: 4 * (float(answer[4]) - 2 * QUARTER), 2.0, 1e-3),
-        Probe("F: what the first basin keeps", lambda answer, rng: float(answer[5]) ** 0.25, 0.8, 1e-4),
+        Probe(
+            "B: undoing your steps, the level before token 1",
+            lambda answer, rng: _before(answer[1], [HALF, HALF, 0, HALF, HALF, 0]),
+            0.0,
+            4e-3,
+        ),
+        Probe(
+            "C: undoing your steps, the level before token 1",
+            lambda answer, rng: _before(answer[2], [HALF / 2] * 6, -2.0),
+            0.0,
+            4e-3,
+        ),
+        Probe("D: taking your dt, the level after the 4", lambda answer, rng: 4 - math.exp(-float(answer[3])), 3.8, 1e-4),
+        Probe(
+            "E: undoing your step, the level before the 2",
+            lambda answer, rng: 4 * (float(answer[4]) - 2 * QUARTER),
+            2.0,
+            1e-3,
+        ),
+        Probe(
+            "F: going by your number, what the first basin keeps", lambda answer, rng: float(answer[5]) ** 0.25, 0.8, 1e-4
+        ),
     ],
     "04-weights": [
         Probe("six tokens, Dee skipped", _six_weights),
@@ -419,8 +439,8 @@ PROBES = {
         Probe("inputs untouched", _read_untouched, expected=0.0),
     ],
     "04-impostors": [
-        Probe("lets right ones pass (0)", rejects(RIGHT_HOLDS), expected=0.0),
-        Probe("rejects impostors (1)", rejects(WRONG_HOLDS), expected=1.0),
+        Probe("right ones rejected (1) or not (0)", rejects(RIGHT_HOLDS), expected=0.0),
+        Probe("impostors rejected (1) or not (0)", rejects(WRONG_HOLDS), expected=1.0),
     ],
     "04-copy": [
         Probe("four letters", _pages({"no dots": ([0, 3, 5, 2], 4), "30 places": ([7, 1, 4, 6], 30)}), expected=0.0),
