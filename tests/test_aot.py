@@ -86,7 +86,7 @@ def test_every_kernel_compiles_in_both_dtypes(target: str) -> None:
 def test_nothing_spills_from_registers(target: str) -> None:
     for x in records(target):
         assert x["spilled"] <= SPILL_LIMIT.get((target, x["kernel"], x["dtype"]), 0), x
-        assert 8 <= x["registers"] <= 256, x
+        assert 4 <= x["registers"] <= 256, x  # a step of linear_recurrence on gfx942 takes 6
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -97,7 +97,7 @@ def test_shared_memory_fits_a_block(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_chunked_wkv6_runs_on_matrix_units(target: str) -> None:
+def test_chunks_run_on_matrix_units(target: str) -> None:
     for x in records(target):
         fewest, _, _ = KERNELS[x["op"], x["phase"], x["kernel"]]
         assert x["matrix"] >= fewest, x
