@@ -11,12 +11,12 @@ def _changed(source: str, *changes: tuple[str, str]) -> str:
 
 SIX = """
 import math
-A = 6.28125
-B = 3
-C = 0.875
-D = math.log(5)
-E = 2 / 4 + 2 * math.log(4)
-F = 0.4096
+a = 6.28125
+b = 3
+c = 0.875
+d = math.log(5)
+e = 2 / 4 + 2 * math.log(4)
+f = 0.4096
 """
 
 WEIGHTS = """
@@ -230,32 +230,32 @@ def design(A):
 
 WRONG = {
     "04-clock": [
-        ("A: ln 4 as if it were ln 2", _changed(SIX, ("6.28125", "5"))),
-        ("A: keeps three quarters", _changed(SIX, ("6.28125", "3.8125"))),
-        ("A: Euler's input", _changed(SIX, ("6.28125", "math.log(4) * (2 / 16 + 5 / 4 + 7)"))),
-        ("A: two digits", _changed(SIX, ("6.28125", "6.3"))),
-        ("A: begins with the first value", _changed(SIX, ("6.28125", "(2 / 4 + 15 / 4) / 4 + 21 / 4"))),
-        ("B: Cy is skipped, the question is not", _changed(SIX, ("B = 3", "B = 1.5"))),
-        ("B: no time wipes the level", _changed(SIX, ("B = 3", "B = 0"))),
-        ("B: no time writes the whole token", _changed(SIX, ("B = 3", "B = 4"))),
-        ("B: Dee skipped instead of Cy", _changed(SIX, ("B = 3", "B = 4.5"))),
-        ("B: nobody skipped", _changed(SIX, ("B = 3", "B = 1.75"))),
-        ("C: the decay is the same, so all is", _changed(SIX, ("0.875", "1.75"))),
-        ("C: twice the rate, twice the level", _changed(SIX, ("0.875", "3.5"))),
-        ("C: the wrong decay", _changed(SIX, ("0.875", "0.6125"))),
-        ("D: the share, not the time", _changed(SIX, ("math.log(5)", "0.8"))),
-        ("D: what is kept", _changed(SIX, ("math.log(5)", "0.2"))),
-        ("D: the other share", _changed(SIX, ("math.log(5)", "-math.log(0.8)"))),
-        ("D: the sign", _changed(SIX, ("math.log(5)", "math.log(0.2)"))),
-        ("E: the hold", _changed(SIX, ("2 / 4 + 2 * math.log(4)", "2"))),
-        ("E: Euler's leak too", _changed(SIX, ("2 / 4 + 2 * math.log(4)", "2 - 2 * math.log(4) + 2 * math.log(4)"))),
-        ("E: the level does not leak", _changed(SIX, ("2 / 4", "2"))),
-        ("E: one digit", _changed(SIX, ("2 / 4 + 2 * math.log(4)", "3.3"))),
-        ("F: a quarter of it", _changed(SIX, ("0.4096", "0.2"))),
-        ("F: four times as much is lost", _changed(SIX, ("0.4096", "1 - 4 * 0.2"))),
-        ("F: twice the rate", _changed(SIX, ("0.4096", "0.64"))),
-        ("F: the other way round", _changed(SIX, ("0.4096", "0.8**0.25"))),
-        ("F: no number", _changed(SIX, ("0.4096", "'less'"))),
+        ("a: ln 4 as if it were ln 2", _changed(SIX, ("6.28125", "5"))),
+        ("a: keeps three quarters", _changed(SIX, ("6.28125", "3.8125"))),
+        ("a: Euler's input", _changed(SIX, ("6.28125", "math.log(4) * (2 / 16 + 5 / 4 + 7)"))),
+        ("a: two digits", _changed(SIX, ("6.28125", "6.3"))),
+        ("a: begins with the first value", _changed(SIX, ("6.28125", "(2 / 4 + 15 / 4) / 4 + 21 / 4"))),
+        ("b: Cy is skipped, the question is not", _changed(SIX, ("b = 3", "b = 1.5"))),
+        ("b: no time wipes the level", _changed(SIX, ("b = 3", "b = 0"))),
+        ("b: no time writes the whole token", _changed(SIX, ("b = 3", "b = 4"))),
+        ("b: Dee skipped instead of Cy", _changed(SIX, ("b = 3", "b = 4.5"))),
+        ("b: nobody skipped", _changed(SIX, ("b = 3", "b = 1.75"))),
+        ("c: the decay is the same, so all is", _changed(SIX, ("0.875", "1.75"))),
+        ("c: twice the rate, twice the level", _changed(SIX, ("0.875", "3.5"))),
+        ("c: the wrong decay", _changed(SIX, ("0.875", "0.6125"))),
+        ("d: the share, not the time", _changed(SIX, ("math.log(5)", "0.8"))),
+        ("d: what is kept", _changed(SIX, ("math.log(5)", "0.2"))),
+        ("d: the other share", _changed(SIX, ("math.log(5)", "-math.log(0.8)"))),
+        ("d: the sign", _changed(SIX, ("math.log(5)", "math.log(0.2)"))),
+        ("e: the hold", _changed(SIX, ("2 / 4 + 2 * math.log(4)", "2"))),
+        ("e: Euler's leak too", _changed(SIX, ("2 / 4 + 2 * math.log(4)", "2 - 2 * math.log(4) + 2 * math.log(4)"))),
+        ("e: the level does not leak", _changed(SIX, ("2 / 4", "2"))),
+        ("e: one digit", _changed(SIX, ("2 / 4 + 2 * math.log(4)", "3.3"))),
+        ("f: a quarter of it", _changed(SIX, ("0.4096", "0.2"))),
+        ("f: four times as much is lost", _changed(SIX, ("0.4096", "1 - 4 * 0.2"))),
+        ("f: twice the rate", _changed(SIX, ("0.4096", "0.64"))),
+        ("f: the other way round", _changed(SIX, ("0.4096", "0.8**0.25"))),
+        ("f: no number", _changed(SIX, ("0.4096", "'less'"))),
     ],
     "04-weights": [
         ("a loop", WEIGHTS_LOOP),
@@ -502,7 +502,7 @@ def test(hold):
 RIGHT = {
     "04-clock": [
         ("by hand and expression", SIX),
-        ("four decimals", "A, B, C, D, E, F = 6.2812, 3, 0.875, 1.6094, 3.2726, 0.4096\n"),
+        ("four decimals", "a, b, c, d, e, f = 6.2812, 3, 0.875, 1.6094, 3.2726, 0.4096\n"),
     ],
     "04-weights": [
         ("as the chapter's equations", WEIGHTS),

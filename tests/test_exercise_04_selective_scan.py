@@ -94,9 +94,9 @@ def test_the_six_numbers_are_where_the_hold_gets_to():
         return h
 
     half = math.log(2)
-    assert scope["A"] == pytest.approx(level([2 * half] * 3))
-    assert scope["B"] == pytest.approx(level([half, half, 0, half, half, 0]))
-    assert scope["C"] == pytest.approx(level([half / 2] * 6, -2.0))
-    assert 3 * math.exp(-scope["D"]) - 4 * math.expm1(-scope["D"]) == pytest.approx(3.8)
-    assert scope["E"] == pytest.approx(math.exp(-2 * half) * 2 + 2 * half * 2)
-    assert scope["F"] == pytest.approx(math.exp(4 * math.log(0.8)))
+    assert scope["a"] == pytest.approx(level([2 * half] * 3))
+    assert scope["b"] == pytest.approx(level([half, half, 0, half, half, 0]))
+    assert scope["c"] == pytest.approx(level([half / 2] * 6, -2.0))
+    assert 3 * math.exp(-scope["d"]) - 4 * math.expm1(-scope["d"]) == pytest.approx(3.8)
+    assert scope["e"] == pytest.approx(math.exp(-2 * half) * 2 + 2 * half * 2)
+    assert scope["f"] == pytest.approx(math.exp(4 * math.log(0.8)))

@@ -375,32 +375,32 @@ def _in_float32(answer: Any, rng: Generator) -> dict[str, float]:
 PROBES = {
     "04-clock": [
         Probe(
-            "A: undoing your steps, the level before token 1",
+            "a: undoing your steps, the level before token 1",
             lambda answer, rng: _before(answer[0], [QUARTER] * 3),
             0.0,
             4e-3,
         ),
         Probe(
-            "B: undoing your steps, the level before token 1",
+            "b: undoing your steps, the level before token 1",
             lambda answer, rng: _before(answer[1], [HALF, HALF, 0, HALF, HALF, 0]),
             0.0,
             4e-3,
         ),
         Probe(
-            "C: undoing your steps, the level before token 1",
+            "c: undoing your steps, the level before token 1",
             lambda answer, rng: _before(answer[2], [HALF / 2] * 6, -2.0),
             0.0,
             4e-3,
         ),
-        Probe("D: taking your dt, the level after the 4", lambda answer, rng: 4 - math.exp(-float(answer[3])), 3.8, 1e-4),
+        Probe("d: taking your dt, the level after the 4", lambda answer, rng: 4 - math.exp(-float(answer[3])), 3.8, 1e-4),
         Probe(
-            "E: undoing your step, the level before the 2",
+            "e: undoing your step, the level before the 2",
             lambda answer, rng: 4 * (float(answer[4]) - 2 * QUARTER),
             2.0,
             1e-3,
         ),
         Probe(
-            "F: going by your number, what the first basin keeps", lambda answer, rng: float(answer[5]) ** 0.25, 0.8, 1e-4
+            "f: going by your number, what the first basin keeps", lambda answer, rng: float(answer[5]) ** 0.25, 0.8, 1e-4
         ),
     ],
     "04-weights": [
