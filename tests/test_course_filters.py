@@ -1,5 +1,8 @@
 """Filters side by side: what is written of them, what is drawn, what is refused."""
 
+import io
+
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
@@ -31,6 +34,13 @@ def test_every_curve_is_drawn_in_its_panel_with_its_own_dash():
     assert named["a"].get_linestyle() != named["b"].get_linestyle()
     assert named["a"].get_linewidth() > named["b"].get_linewidth()
     assert left.get_ylim() == right.get_ylim()
+
+
+def test_nothing_is_drawn_behind_the_curves_so_that_a_dark_page_stays_dark():
+    picture = filters({"fixed": {"decay 1/2": HALVES}})
+    alpha = matplotlib.image.imread(io.BytesIO(picture._repr_png_()))[..., 3]
+    assert (alpha == 0).mean() > 0.8
+    assert (alpha == 1).any()
 
 
 def test_a_notebook_gets_the_same_png_every_time():

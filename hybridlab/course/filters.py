@@ -17,7 +17,7 @@ Curves = dict[str, NDArray[np.float64]]
 
 WRITTEN = 6  # taps that are written out
 DPI = 100
-INK, PALE = "#222222", "#8a8a8a"
+INK, PALE = "#767676", "#a0a0a0"  # legible on a light page and on a dark one
 
 
 class Filters:
@@ -48,7 +48,7 @@ class Filters:
         """The panels from left to right, on one scale; earlier curves are drawn wider, so that equal ones stay visible."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(1 + 3.7 * len(self.panels), 3), dpi=DPI, facecolor="white", layout="constrained")
+        figure = Figure(figsize=(1 + 3.7 * len(self.panels), 3), dpi=DPI, facecolor="none", layout="constrained")
         rows = figure.subplots(1, len(self.panels), sharey=True, squeeze=False)
         for axes, (title, curves) in zip(rows[0], self.panels.items(), strict=True):
             _draw(axes, title, curves)
@@ -89,6 +89,7 @@ def _written(taps: NDArray[np.float64]) -> str:
 
 
 def _draw(axes: "Axes", title: str, curves: Curves) -> None:
+    axes.set_facecolor("none")
     axes.axhline(0, color=PALE, linewidth=0.8)
     for k, ((name, taps), (colour, dash)) in enumerate(zip(curves.items(), SERIES, strict=False)):
         width = 1.6 + 1.2 * (len(curves) - 1 - k)
@@ -97,4 +98,5 @@ def _draw(axes: "Axes", title: str, curves: Curves) -> None:
     axes.set_xlabel("steps since the token", color=INK)
     axes.tick_params(colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(INK)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
