@@ -98,6 +98,8 @@ def _selective_scan() -> tuple[Prepare, Run]:
     """Mamba's two functions: all tokens from the empty state, or one token that changes its state in place."""
     from transformers.models.mamba.modeling_mamba import mamba_selective_scan, mamba_selective_state_update
 
+    _without_news()
+
     def prepare(inputs: Tensors, state: Tensor | None) -> tuple[Tensors, Tensor | None]:
         return inputs, None if state is None else state.clone()
 
@@ -115,9 +117,8 @@ def _selective_scan() -> tuple[Prepare, Run]:
 def _ssd() -> tuple[Prepare, Run]:
     """Mamba-2's two functions: chunks of 64 from the empty state, or one token that changes its state in place."""
     from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan, mamba2_selective_state_update
-    from transformers.utils.logging import set_verbosity_error
 
-    set_verbosity_error()  # that it has no CUDA kernels here is no news
+    _without_news()
 
     def prepare(inputs: Tensors, state: Tensor | None) -> tuple[Tensors, Tensor | None]:
         if state is None:
@@ -143,6 +144,13 @@ def _gemma_scan() -> Callable[..., tuple[Tensor, Tensor]]:
 
     method: Callable[..., tuple[Tensor, Tensor]] = RecurrentGemmaRglru._rnn_scan
     return partial(method, None)
+
+
+def _without_news() -> None:
+    """That there are no CUDA kernels on a CPU is none."""
+    from transformers.utils.logging import set_verbosity_error
+
+    set_verbosity_error()
 
 
 def _as_they_are(inputs: Tensors, state: Tensor | None) -> tuple[Tensors, Tensor | None]:
