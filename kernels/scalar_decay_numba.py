@@ -12,7 +12,7 @@ The decay between two tokens is the product of the steps' decays, each at most 1
 no sum cancels, so a gradient that should be 1e-9 is 1e-9.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ FEW_TOKENS = 8
 # Multiply-adds below which waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 17
 
-JIT = {"cache": True, "error_model": "numpy"}
+JIT: dict[str, Any] = {"cache": True, "error_model": "numpy"}
 
 
 class Inputs(NamedTuple):
@@ -51,13 +51,13 @@ class Inputs(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """Heads of one task: `count` of them from `first` on, all of one group."""
+    """Heads of one task: `number` of them from `first` on, all of one group."""
 
     batch: int
     group: int
     block: int  # which of the group's tasks this is
     first: int
-    count: int
+    number: int
 
 
 class Chunk(NamedTuple):
@@ -209,7 +209,7 @@ def _forward_task(inputs, output, final, heads, turned):
         clear(outside)
         add_product(outside[:rows], q_n, S)
         _advance(S, chunk, rows)
-        for c in range(heads.count):
+        for c in range(heads.number):
             _fading(chunk.decay[c], weights, rows)
             _multiply(weights, scores, weights, rows)
             clear(inside[c])
@@ -230,11 +230,11 @@ def _new_chunk(inputs, heads):
     dtype, width = inputs.v.dtype, inputs.v.shape[3]
     return Chunk(
         aligned(inputs.k.shape[3], np.empty((0, CHUNK), dtype)),
-        aligned(heads.count * CHUNK, np.empty((0, width), dtype)).reshape(heads.count, CHUNK, width),
-        aligned(CHUNK, np.empty((0, heads.count * width), dtype)),
-        np.empty((heads.count, CHUNK), dtype),
-        np.empty((heads.count, CHUNK), dtype),
-        np.empty((heads.count, CHUNK), dtype),
+        aligned(heads.number * CHUNK, np.empty((0, width), dtype)).reshape(heads.number, CHUNK, width),
+        aligned(CHUNK, np.empty((0, heads.number * width), dtype)),
+        np.empty((heads.number, CHUNK), dtype),
+        np.empty((heads.number, CHUNK), dtype),
+        np.empty((heads.number, CHUNK), dtype),
     )
 
 
@@ -243,8 +243,8 @@ def _load_state(state, heads, turned):
     """The states of a task's heads side by side, (K, heads * V)."""
     width = state.shape[2] if turned else state.shape[3]
     length = state.shape[3] if turned else state.shape[2]
-    S = aligned(length, np.empty((0, heads.count * width), state.dtype))
-    for c in range(heads.count):
+    S = aligned(length, np.empty((0, heads.number * width), state.dtype))
+    for c in range(heads.number):
         own = state[heads.batch, heads.first + c]
         for i in range(length):
             for j in range(width):
@@ -254,8 +254,8 @@ def _load_state(state, heads, turned):
 
 @njit(**JIT)
 def _store_state(S, state, heads, turned):
-    width = S.shape[1] // heads.count
-    for c in range(heads.count):
+    width = S.shape[1] // heads.number
+    for c in range(heads.number):
         own = state[heads.batch, heads.first + c]
         for a in range(own.shape[0]):
             for b in range(own.shape[1]):
@@ -264,13 +264,13 @@ def _store_state(S, state, heads, turned):
 
 @njit(**JIT)
 def _load_chunk(inputs, heads, chunk, start, rows):
-    for c in range(heads.count):
+    for c in range(heads.number):
         _load_decays(inputs, heads, chunk, c, start, rows)
     _turn_rows(inputs.k, heads, chunk.turned_k, start, rows)
     v, dt = inputs.v, inputs.dt
     width = v.shape[3]
     for t in range(rows):
-        for c in range(heads.count):
+        for c in range(heads.number):
             step = dt[heads.batch % dt.shape[0], min(start + t, dt.shape[1] - 1), heads.first + c]
             after = chunk.after[c, t]
             for j in range(width):
@@ -346,7 +346,7 @@ def _store_output(inputs, heads, chunk, parts, output, start, rows):
     v = inputs.v
     width = v.shape[3]
     for t in range(rows):
-        for c in range(heads.count):
+        for c in range(heads.number):
             h, before, skip = heads.first + c, chunk.before[c, t], inputs.D[heads.first + c]
             for j in range(width):
                 own = skip * v[heads.batch, start + t, h, j]
@@ -451,7 +451,7 @@ def _backward_task(inputs, given, grads, heads, turned):
         clear(pairs.scores)
         add_product(pairs.scores[:rows], q_n, chunk.turned_k)
         clear(pairs.grad_scores)
-        for c in range(heads.count):
+        for c in range(heads.number):
             _inside_chunk(chunk, own, pairs, c, rows)
         add_product(own.turned_grad_k, q_n.T, pairs.grad_scores[:rows])
         add_product(own.turned_grad_q, k_n.T, transposed(pairs.grad_scores)[:rows])
@@ -464,17 +464,17 @@ def _backward_task(inputs, given, grads, heads, turned):
 @njit(**JIT)
 def _new_backward(inputs, heads):
     dtype, width = inputs.v.dtype, inputs.v.shape[3]
-    row, wide = np.empty((0, CHUNK), dtype), np.empty((0, heads.count * width), dtype)
+    row, wide = np.empty((0, CHUNK), dtype), np.empty((0, heads.number * width), dtype)
     return Backward(
-        np.empty((heads.count, CHUNK, width), dtype),
+        np.empty((heads.number, CHUNK, width), dtype),
         aligned(CHUNK, wide),
-        aligned(heads.count * width, row),
-        aligned(heads.count * width, row).reshape(heads.count, width, CHUNK),
-        aligned(heads.count * width, row),
+        aligned(heads.number * width, row),
+        aligned(heads.number * width, row).reshape(heads.number, width, CHUNK),
+        aligned(heads.number * width, row),
         aligned(CHUNK, wide),
         aligned(CHUNK, wide),
-        np.empty((heads.count, CHUNK, width), dtype),
-        np.empty((heads.count, CHUNK), dtype),
+        np.empty((heads.number, CHUNK, width), dtype),
+        np.empty((heads.number, CHUNK), dtype),
         aligned(inputs.k.shape[3], row),
         aligned(inputs.k.shape[3], row),
     )
@@ -502,7 +502,7 @@ def _states_at_starts(inputs, heads, chunk, turned):
 def _load_gradients(grad_output, heads, chunk, own, start, rows):
     """The output's gradient, and what is written, turned; columns behind the last token are 0."""
     width = grad_output.shape[3]
-    for c in range(heads.count):
+    for c in range(heads.number):
         for t in range(rows):
             before = chunk.before[c, t]
             for j in range(width):
@@ -579,7 +579,7 @@ def _store_gradients(inputs, heads, own, grads, start, rows):
         for i in range(own.turned_grad_q.shape[0]):
             grads.q[heads.block, b, start + t, g, i] = own.turned_grad_q[i, t]
             grads.k[heads.block, b, start + t, g, i] = own.turned_grad_k[i, t]
-        for c in range(heads.count):
+        for c in range(heads.number):
             h = heads.first + c
             step = dt[b % dt.shape[0], min(start + t, dt.shape[1] - 1), h]
             to_step = grad_skip = v.dtype.type(0)
