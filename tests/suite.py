@@ -31,14 +31,14 @@ class Part(NamedTuple):
 LINT = Part("lint", 0.25, (sys.executable, "-m", "ruff", "check", "."))
 FORMAT = Part("format", 0.25, (sys.executable, "-m", "ruff", "format", "--check", "."))
 TYPES = Part("types", 0.75, (sys.executable, "-m", "mypy"))
-QUICK_TESTS = Part("quick tests", 4, (*PYTEST, "-m", QUICK))
+QUICK_TESTS = Part("quick tests", 9, (*PYTEST, "-m", QUICK))
 
 FAST = (LINT, FORMAT, TYPES, QUICK_TESTS)
 LONG = (
-    Part("longer tests", 4, (*PYTEST, "-m", "minutes and not slow")),
+    Part("longer tests", 6, (*PYTEST, "-m", "minutes and not slow")),
     Part("kernels compiled ahead of time", 2, (*PYTEST, "-m", "aot and not slow")),
-    Part("notebooks, each executed once", 3, (sys.executable, "-m", "hybridlab.course", "check")),
-    Part("browser", 6, (*PYTEST, "-m", "browser and not slow")),
+    Part("notebooks, each executed once", 5, (sys.executable, "-m", "hybridlab.course", "check")),
+    Part("browser", 10, (*PYTEST, "-m", "browser and not slow")),
 )
 SLOW = (Part("slow matrix", 6, (*PYTEST, "-m", "slow")),)
 SUITES = {"check": FAST, "test": FAST + LONG, "test-all": FAST + LONG + SLOW}
