@@ -31,7 +31,7 @@ class Part(NamedTuple):
 LINT = Part("lint", 0.25, (sys.executable, "-m", "ruff", "check", "."))
 FORMAT = Part("format", 0.25, (sys.executable, "-m", "ruff", "format", "--check", "."))
 TYPES = Part("types", 0.75, (sys.executable, "-m", "mypy"))
-QUICK_TESTS = Part("quick tests", 9, (*PYTEST, "-m", QUICK))
+QUICK_TESTS = Part("quick tests", 8, (*PYTEST, "-m", QUICK))
 
 FAST = (LINT, FORMAT, TYPES, QUICK_TESTS)
 LONG = (
