@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hybridlab.models import PRESETS, RWKV4, RWKV6, HawkConfig, Mamba2Config, MambaConfig, RetNetConfig, from_preset
+from hybridlab.models import PRESETS, RWKV4, RWKV6, HawkConfig, Mamba2Config, MambaConfig, from_preset
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.state import state_nbytes
 
@@ -41,9 +41,6 @@ PRINTED = {
     "hawk-1b": 1.3e9,
     "hawk-3b": 3e9,
     "hawk-7b": 7e9,
-    "retnet-1.3b": 1e9,
-    "retnet-2.7b": 2.7e9,
-    "retnet-6.7b": 7e9,
 }
 # The papers' formulas for D, L, vocabulary; where they have none, summed up matrix by matrix.
 FORMULAS = {
@@ -59,7 +56,6 @@ FORMULAS = {
     "FalconMamba": lambda c: mamba_parameters(c) + 2 * c.vocabulary * c.width,
     "Mamba2": lambda c: mamba2_parameters(c) + (1 if c.tied else 2) * c.vocabulary * c.width,
     "Hawk": lambda c: hawk_parameters(c) + c.vocabulary * c.width,
-    "RetNet": lambda c: retnet_parameters(c) + c.vocabulary * c.width,
 }
 # Numbers of state a layer after t tokens: in the dtype, in the state dtype.
 STATES = {
@@ -71,7 +67,6 @@ STATES = {
     "FalconMamba": lambda c, t: (2 * c.width * 3, 2 * c.width * 16),
     "Mamba2": lambda c, t: (3 * (2 * c.width + 2 * 128 * c.groups), 2 * c.width * 128),
     "Hawk": lambda c, t: (3 * c.inner, c.inner),
-    "RetNet": lambda c, t: (0, c.width * c.value_width),
 }
 
 
@@ -94,12 +89,6 @@ def hawk_parameters(c: HawkConfig) -> int:
     """Everything but the embedding: three maps, filter, two gates of 16 blocks, rates; an MLP of 3 D; biases; norms."""
     mixer = (3 * c.width * c.inner + 2 * c.inner + c.width) + 5 * c.inner + 2 * (c.inner**2 // 16 + c.inner) + c.inner
     return c.layers * (mixer + 9 * c.width**2 + 7 * c.width + 2 * c.width) + c.width
-
-
-def retnet_parameters(c: RetNetConfig) -> int:
-    """Everything but the embedding: queries, keys, and three maps of all values' width in the mixer and the MLP; norms."""
-    values = c.width // 256 * c.value_width
-    return c.layers * (2 * c.width**2 + 6 * c.width * values + 2 * c.width) + c.width
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,11 @@ from hybridlab.models.hawk import Hawk
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.models.mamba import Mamba
 from hybridlab.models.mamba2 import Mamba2
-from hybridlab.models.retnet import RetNet
 from hybridlab.models.rwkv4 import RWKV4
 from hybridlab.models.rwkv5 import RWKV5
 from hybridlab.models.rwkv6 import RWKV6
 
-ARCHITECTURES: tuple[type[LanguageModel], ...] = (RWKV4, RWKV5, RWKV6, Decoder, Mamba, FalconMamba, Mamba2, Hawk, RetNet)
+ARCHITECTURES: tuple[type[LanguageModel], ...] = (RWKV4, RWKV5, RWKV6, Decoder, Mamba, FalconMamba, Mamba2, Hawk)
 
 
 class PublishedModel(NamedTuple):

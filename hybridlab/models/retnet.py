@@ -1,4 +1,11 @@
-"""RetNet: linear attention whose past fades, each head at a speed of its own that never changes."""
+"""RetNet: linear attention whose past fades, each head at a speed of its own that never changes.
+
+There are no presets. The paper (arXiv 2307.08621, tables 2 and 7) gives width and depth of the 1.3B, 2.7B and 6.7B models,
+and the authors' code (torchscale: retnet_xl, retnet_3b, retnet_7b) the widths of values and MLP, but neither gives a
+vocabulary or says whether the head is tied. Searched as well: torchscale's README, examples and issues, and presets of
+others, which differ. `RetNetConfig(vocabulary, 2048, 24)`, `(vocabulary, 2560, 32, value_width=428)` and
+`(vocabulary, 4096, 32)` are the three but for that; their state does not depend on it.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +14,7 @@ from torch import nn
 
 from hybridlab.layers import Depth, EmbeddingScale, ResidualBlock, RetentionMixer, SwiGLU, set_backend
 from hybridlab.models.config import Config
-from hybridlab.models.language_model import LanguageModel, Preset
+from hybridlab.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -41,24 +48,6 @@ class RetNetConfig(Config):
         self.require(self.head_width % 2 == 0 and self.head_width > 2, "head_width", "an even number of at least 4")
 
 
-SOURCE = (
-    "RetNet, arXiv 2307.08621, tables 2 and 7; widths of values and MLP: retnet_xl, retnet_3b and retnet_7b of its code, "
-    "torchscale. Neither gives a vocabulary or says whether the head is tied: both are assumed, 64,000 from the files "
-    "beside torchscale's BERT example, a tied head from its GPT example"
-)
-
-
-def _preset(width: int, layers: int, value_width: int = 432) -> Preset:
-    return Preset(RetNetConfig(64_000, width, layers, value_width=value_width, tied=True), SOURCE)
-
-
-PRESETS = {
-    "retnet-1.3b": _preset(2048, 24),
-    "retnet-2.7b": _preset(2560, 32, 428),
-    "retnet-6.7b": _preset(4096, 32),
-}
-
-
 class RetNet(LanguageModel):
     """Embedding times sqrt(D), blocks x += retention(norm x), x += mlp(norm x), norm, head.
 
@@ -68,8 +57,6 @@ class RetNet(LanguageModel):
         config: sizes.
         backend: what the layers pass to their ops.
     """
-
-    presets = PRESETS
 
     def __init__(self, config: RetNetConfig, backend: str = "auto") -> None:
         blocks = [_block(config, Depth(layer, config.layers)) for layer in range(config.layers)]
