@@ -107,17 +107,24 @@ def check_finite(op: str, name: str, tensor: Tensor) -> None:
         raise ValueError(f"{op}: {name} must be finite everywhere, it holds an infinity or NaN")
 
 
-def check_state(op: str, state: Tensor, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> None:
+def check_state(
+    op: str,
+    state: Tensor,
+    shape: tuple[int, ...],
+    like: Tensor,
+    dtype: torch.dtype | None = None,
+    name: str = "state",
+) -> None:
     """A given state has this shape, this dtype (None: that of recurrent states, float32 at least) and the inputs' device."""
     dtype = dtype or state_dtype(like.dtype)
     if not isinstance(state, Tensor):
-        raise ValueError(f"{op}: state must be a tensor or None, got {type(state).__name__}")
+        raise ValueError(f"{op}: {name} must be a tensor or None, got {type(state).__name__}")
     if tuple(state.shape) != shape:
-        raise ValueError(f"{op}: state must have shape {shape}, got {tuple(state.shape)}")
+        raise ValueError(f"{op}: {name} must have shape {shape}, got {tuple(state.shape)}")
     if state.dtype != dtype:
-        raise ValueError(f"{op}: state must be {dtype} for {like.dtype} inputs, got {state.dtype}")
+        raise ValueError(f"{op}: {name} must be {dtype} for {like.dtype} inputs, got {state.dtype}")
     if state.device != like.device:
-        raise ValueError(f"{op}: state is on {state.device} but the inputs are on {like.device}")
+        raise ValueError(f"{op}: {name} is on {state.device} but the inputs are on {like.device}")
 
 
 def check_chunk_size(op: str, chunk_size: int) -> None:

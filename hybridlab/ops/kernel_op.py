@@ -6,6 +6,8 @@ A kernel file `kernels/<op>_<backend>.py` holds two plain functions on plain ten
     backward(*inputs, output, final state, *saved, grad of output, grad of final state) -> one gradient per input, but for
         those that are constant
 
+A state of several tensors stands there as several: `results` says how many there are with the output.
+
 `kernel_op` registers both as `torch.library.custom_op` with shapes for tracing (so `torch.compile(fullgraph=True)` and the
 meta device work) and joins them under autograd. The kernel file is imported at the first call: importing hybridlab
 needs neither Numba nor Triton, and TRITON_INTERPRET can be set until a Triton kernel is first used.
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 ShapeOf = Callable[..., tuple[Tensor, ...]]
-# Every op returns its output and its final state.
+# An op returns its output and its final state.
 RESULTS = 2
 
 
@@ -35,7 +37,12 @@ def blank(tensor: Tensor) -> Tensor:
 
 
 def kernel_op(
-    module: str, inputs: Sequence[str], shapes: ShapeOf, saved: int = 0, constant: Sequence[str] = ()
+    module: str,
+    inputs: Sequence[str],
+    shapes: ShapeOf,
+    saved: int = 0,
+    constant: Sequence[str] = (),
+    results: int = RESULTS,
 ) -> Callable[..., tuple[Tensor, ...]]:
     """The differentiable operator of one kernel file.
 
@@ -45,15 +52,16 @@ def kernel_op(
         shapes: function of the inputs that returns empty tensors like those `forward` returns: the output, the final
             state, then `saved` tensors that only the backward reads.
         saved: how many of those there are.
-        constant: names of the inputs that have no gradient: bools.
+        constant: names of the inputs that have no gradient, such as bools.
+        results: how many tensors the output and the final state are together.
 
     Returns:
-        a function of the input tensors that returns (output, final state).
+        a function of the input tensors that returns (output, final state), as that many tensors.
     """
     name = f"hybridlab::{module}"
     arguments = ", ".join(f"Tensor {x}" for x in inputs)
-    everything = ", ".join(["Tensor"] * (RESULTS + saved))
-    gradients = ", ".join("Tensor" for x in inputs if x not in constant)
+    everything = ", ".join(["Tensor"] * (results + saved))
+    differentiable = ", ".join("Tensor" for x in inputs if x not in constant)
 
     def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
         return load_kernels(module).forward(*tensors)
@@ -67,7 +75,7 @@ def kernel_op(
     forward_op = torch.library.custom_op(name, forward, mutates_args=(), schema=f"({arguments}) -> ({everything})")
     forward_op.register_fake(shapes)
     backward_op = torch.library.custom_op(
-        f"{name}_backward", backward, mutates_args=(), schema=f"(Tensor[] tensors) -> ({gradients})"
+        f"{name}_backward", backward, mutates_args=(), schema=f"(Tensor[] tensors) -> ({differentiable})"
     )
     backward_op.register_fake(backward_shapes)
 
@@ -75,14 +83,14 @@ def kernel_op(
         ctx.save_for_backward(*inputs, *output)
 
     def differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        results = ctx.saved_tensors[len(inputs) : len(inputs) + RESULTS]
-        wanted = [torch.zeros_like(y) if g is None else g for y, g in zip(results, grads[:RESULTS], strict=True)]
-        found = iter(backward_op([*ctx.saved_tensors, *wanted]))
-        return tuple(None if name in constant else next(found) for name in inputs)
+        found = ctx.saved_tensors[len(inputs) : len(inputs) + results]
+        wanted = [torch.zeros_like(y) if g is None else g for y, g in zip(found, grads[:results], strict=True)]
+        gradients = iter(backward_op([*ctx.saved_tensors, *wanted]))
+        return tuple(None if name in constant else next(gradients) for name in inputs)
 
     forward_op.register_autograd(differentiate, setup_context=keep)
 
     def call(*tensors: Tensor) -> tuple[Tensor, ...]:
-        return forward_op(*tensors)[:RESULTS]
+        return forward_op(*tensors)[:results]
 
     return call
