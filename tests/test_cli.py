@@ -344,6 +344,15 @@ def test_lab_as_root_allows_it(command: list[str], monkeypatch: pytest.MonkeyPat
     assert "--allow-root" in command
 
 
+def test_idle_threads_sleep_unless_told_otherwise(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, found in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if said is not None:
+            monkeypatch.setenv("OMP_WAIT_POLICY", said)
+        run("lab")
+        assert os.environ["OMP_WAIT_POLICY"] == found
+
+
 def test_lab_without_jupyterlab_says_how_to_get_it(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab.importlib.util, "find_spec", lambda name: None)
     assert status("lab") == 2

@@ -54,13 +54,14 @@ def lab(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Where to listen.")] = None,
 ) -> None:
     """Open the course in JupyterLab. Further arguments for Jupyter go after `--`."""
-    from hybridlab.cli.lab import become, check_installed, check_writable, is_superuser, lab_command
+    from hybridlab.cli.lab import become, check_installed, check_writable, is_superuser, lab_command, let_idle_threads_sleep
     from hybridlab.cli.places import repository, start_chapter
 
     root = repository()
     chapter = start_chapter(root)
     check_installed()
     check_writable()
+    let_idle_threads_sleep()
     command = lab_command(root, chapter, context.args, browser=not no_browser, port=port, superuser=is_superuser())
     raise typer.Exit(become(command))
 

@@ -66,6 +66,12 @@ def is_superuser() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
+def let_idle_threads_sleep() -> None:
+    """For all notebooks, unless the environment says otherwise: OpenMP threads that spin while they wait take the cores
+    that the browser and other kernels need. On two busy cores that made a chapter sixteen times slower."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def become(command: list[str]) -> int:
     """Turns this process into the command; on Windows, which cannot, runs it and returns its status."""
     sys.stdout.flush()
