@@ -32,6 +32,9 @@ GroupedKeys = Float[Tensor, "B S G K"]
 GroupedValues = Float[Tensor, "B S G V"]
 KeyDecays = Float[Tensor, "#B #T H K"]
 KeyBonus = Float[Tensor, "H K"]
+EachKeyDecay = Float[Tensor, "B T H K"]
+HeadDecays = Float[Tensor, "B T H"]
+WriteStrengths = Float[Tensor, "B T H"]
 
 # What flows into mixers without heads.
 Channels = Float[Tensor, "B T C"]

@@ -154,6 +154,35 @@ def _wkv6(
     return tensors
 
 
+def _delta_rule(draw: _Draw, B: int, T: int, H: int, K: int, V: int, keys: str = "unit", state: bool = True) -> Tensors:
+    """Keys are of length 1, or "any": drawn from N(0, 1). Strengths go from 0 to 2, both ends included."""
+    q, k, v = draw.normal(B, T, H, K), draw.normal(B, T, H, K), draw.normal(B, T, H, V)
+    k = k / k.norm(dim=-1, keepdim=True) if keys == "unit" else k
+    tensors = {"q": q, "k": k, "v": v, "beta": _beside(2 * draw.uniform(B, T, H), 0.0, 1.0, 2.0)}
+    return tensors | ({"state": draw.normal(B, H, K, V)} if state else {})
+
+
+def _gated_delta_rule(
+    draw: _Draw, B: int, T: int, H: int, K: int, V: int, decay: str = "usual", keys: str = "unit", state: bool = True
+) -> Tensors:
+    return _delta_rule(draw, B, T, H, K, V, keys, state) | {"log_decay": draw.log_decay(decay, B, T, H)}
+
+
+def _wkv7(
+    draw: _Draw, B: int, T: int, H: int, K: int, V: int, decay: str = "usual", pairs: str = "model", state: bool = True
+) -> Tensors:
+    """a and b are the model's, minus a unit vector and a part of it, or "any": two small vectors drawn apart."""
+    r, k, v = draw.normal(B, T, H, K), draw.normal(B, T, H, K), draw.normal(B, T, H, V)
+    a, b = draw.normal(B, T, H, K), draw.normal(B, T, H, K)
+    if pairs == "model":
+        a = -a / a.norm(dim=-1, keepdim=True)
+        b = -a * draw.uniform(B, T, H, K)
+    else:
+        a, b = a / K, b / K
+    tensors = {"r": r, "k": k, "v": v, "log_decay": draw.log_decay(decay, B, T, H, K), "a": a, "b": b}
+    return tensors | ({"state": draw.normal(B, H, K, V)} if state else {})
+
+
 def _attention(
     draw: _Draw, B: int, T: int, H: int, G: int, K: int, V: int, past: int = 0, lift: float | None = None
 ) -> Tensors:
@@ -251,6 +280,33 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("decay -20", _wkv6, (1, 35, 1, 4, 4), {"decay": "-20"}),
         Case("decays of all kinds", _wkv6, (2, 35, 1, 17, 5), {"decay": "mixed"}),
         Case("decay constant in time", _wkv6, (2, 19, 2, 10, 4), {"decay": "mixed", "constant": True}),
+    ),
+    "delta_rule": (
+        Case("one token, no state", _delta_rule, (2, 1, 2, 3, 5), {"state": False}),
+        Case("one token", _delta_rule, (1, 1, 1, 8, 8)),
+        Case("long keys, a few tokens", _delta_rule, (2, 7, 2, 5, 3), {"keys": "any"}),
+        Case("one past a chunk, no state", _delta_rule, (1, 65, 1, 16, 16), {"state": False}),
+        Case("past two chunks", _delta_rule, (1, 130, 2, 7, 18)),
+    ),
+    "gated_delta_rule": (
+        Case("one token, no state", _gated_delta_rule, (2, 1, 2, 3, 5), {"state": False}),
+        Case("one token", _gated_delta_rule, (1, 1, 1, 8, 8)),
+        Case("long keys, a few tokens", _gated_delta_rule, (2, 7, 2, 5, 3), {"keys": "any"}),
+        Case("one past a chunk, no state", _gated_delta_rule, (1, 65, 1, 16, 16), {"state": False}),
+        Case("past two chunks", _gated_delta_rule, (1, 130, 2, 7, 18)),
+        Case("nothing fades: the delta rule", _gated_delta_rule, (1, 35, 2, 4, 4), {"decay": "0"}),
+        Case("all but gone at once", _gated_delta_rule, (1, 35, 1, 4, 4), {"decay": "-20"}),
+        Case("decays of all kinds", _gated_delta_rule, (2, 35, 5, 7, 5), {"decay": "mixed"}),
+    ),
+    "wkv7": (
+        Case("one token, no state", _wkv7, (2, 1, 2, 3, 5), {"state": False}),
+        Case("one token", _wkv7, (1, 1, 1, 8, 8)),
+        Case("odd length, a and b apart", _wkv7, (2, 13, 2, 5, 3), {"pairs": "any"}),
+        Case("one past a chunk, no state", _wkv7, (1, 33, 1, 16, 16), {"state": False}),
+        Case("past two chunks", _wkv7, (1, 66, 2, 7, 18)),
+        Case("decay 0", _wkv7, (1, 35, 1, 4, 4), {"decay": "0"}),
+        Case("decay -20", _wkv7, (1, 35, 1, 4, 4), {"decay": "-20"}),
+        Case("decays of all kinds", _wkv7, (2, 35, 1, 17, 5), {"decay": "mixed"}),
     ),
     "attention": (
         Case("one token, no cache", _attention, (2, 1, 2, 1, 4, 4)),

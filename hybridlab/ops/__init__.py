@@ -1,6 +1,8 @@
 """The mechanisms: one file each, every one an equation with a literal naive form and kernels that must agree with it."""
 
 from hybridlab.ops.attention import AttentionState, attention
+from hybridlab.ops.delta_rule import delta_rule
+from hybridlab.ops.gated_delta_rule import gated_delta_rule
 from hybridlab.ops.linear_recurrence import linear_recurrence
 from hybridlab.ops.retention import retention
 from hybridlab.ops.rg_lru import rg_lru
@@ -9,10 +11,13 @@ from hybridlab.ops.short_conv import short_conv
 from hybridlab.ops.ssd import ssd
 from hybridlab.ops.wkv4 import wkv4
 from hybridlab.ops.wkv6 import wkv6
+from hybridlab.ops.wkv7 import wkv7
 
 __all__ = [
     "AttentionState",
     "attention",
+    "delta_rule",
+    "gated_delta_rule",
     "linear_recurrence",
     "retention",
     "rg_lru",
@@ -21,4 +26,5 @@ __all__ = [
     "ssd",
     "wkv4",
     "wkv6",
+    "wkv7",
 ]
