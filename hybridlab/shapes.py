@@ -14,7 +14,7 @@ An axis written `#B` or `#T` may have size 1: the tensor is then constant along 
 `Float` means any floating dtype: float64 in comparisons, float32 in use, bfloat16 on a GPU.
 """
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 # What flows between layers.
@@ -42,6 +42,8 @@ PerChannel = Float[Tensor, "C"]
 PerWidth = Float[Tensor, "D"]
 Resets = Bool[Tensor, "B T"]
 ConvWeight = Float[Tensor, "D W"]
+LongFilter = Float[Tensor, "D W"]
+Modes = Complex[Tensor, "D N"]
 
 # What flows into state-space mixers: inputs and steps, the vectors that write and read the state, decay rates.
 Inner = Float[Tensor, "B T E"]
@@ -61,5 +63,7 @@ Wkv4State = Float[Tensor, "B C 3"]
 ShiftState = Float[Tensor, "B D"]
 ChannelState = Float[Tensor, "B D"]
 ConvState = Float[Tensor, "B W-1 D"]
+PastInputs = Float[Tensor, "B S D"]
+ModalState = Complex[Tensor, "B D N"]
 ScanState = Float[Tensor, "B E N"]
 SSDState = Float[Tensor, "B H P N"]

@@ -4,6 +4,8 @@ from hybridlab.ops.attention import AttentionState, attention
 from hybridlab.ops.delta_rule import delta_rule
 from hybridlab.ops.gated_delta_rule import gated_delta_rule
 from hybridlab.ops.linear_recurrence import linear_recurrence
+from hybridlab.ops.long_conv import long_conv
+from hybridlab.ops.modal_conv import modal_conv
 from hybridlab.ops.retention import retention
 from hybridlab.ops.rg_lru import rg_lru
 from hybridlab.ops.selective_scan import selective_scan
@@ -19,6 +21,8 @@ __all__ = [
     "delta_rule",
     "gated_delta_rule",
     "linear_recurrence",
+    "long_conv",
+    "modal_conv",
     "retention",
     "rg_lru",
     "selective_scan",

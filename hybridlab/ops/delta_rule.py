@@ -6,11 +6,11 @@ of its value is written, times beta: 0 writes nothing, 1 replaces the old answer
     S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T
     o_t = S_t^T q_t
 
-Written out, S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T: a step turns the state by a matrix that is not diagonal.
+Written out, S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T: the state is multiplied by a matrix that is not diagonal.
 It is `hybridlab.ops.gated_delta_rule` where nothing fades. No scale is applied and nothing is normalised.
 
-The hazard: along k the old state is multiplied by 1 - beta |k|^2. Keys are to have a length of 1 or less; with keys drawn from
-N(0, 1) the state grows without bound.
+The hazard: along k the old state is multiplied by 1 - beta |k|^2. Keys are to have a length of 1 or less; with keys drawn
+from N(0, 1) the state grows without bound.
 """
 
 import torch
@@ -46,8 +46,8 @@ def delta_rule(
         q: queries, (B, T, H, K); no scale is applied.
         k: keys, (B, T, H, K), of a length of at most 1 if the state is not to grow.
         v: values, (B, T, H, V).
-        beta: how much of its error a token writes, (B, T, H), from 0 to 1, or to 2 where eigenvalues may be negative. A token
-            with beta = 0 leaves the state as it is: that is how to pad.
+        beta: how much of its error a token writes, (B, T, H), from 0 to 1, or to 2 where eigenvalues may be negative. A
+            token with beta = 0 leaves the state as it is: that is how to pad.
         state: S before the first token, (B, H, K, V), float32 at least; None is the empty state (zeros).
         backend: "auto", "naive", "numba" or "triton".
         form: "recurrent", "parallel" (one triangular system) or "chunked": one of the plain PyTorch forms.

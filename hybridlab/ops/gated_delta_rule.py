@@ -1,7 +1,7 @@
 """The gated delta rule: a memory that fades, and is then corrected.
 
-All of a head's matrix S (K x V) fades by one number a token. Then the token asks it for its key, and what the answer lacks of
-its value is written, times beta:
+All of a head's matrix S (K x V) fades by one number a token. Then the token asks it for its key, and what the answer lacks
+of its value is written, times beta:
 
     S'  = e^{log_decay_t} S_{t-1}
     S_t = S' + beta_t k_t (v_t - S'^T k_t)^T
@@ -9,13 +9,13 @@ its value is written, times beta:
 
 The error is measured against the state that has already faded. No scale is applied and nothing is normalised.
 
-A chunk of tokens is one triangular system. Let u_t be what token t writes along k_t, and decay(s, t) what is left at t of what
-was written at s. Each token's error needs what earlier ones wrote,
+A chunk of tokens is one triangular system. Let u_t be what token t writes along k_t, and decay(s, t) what is left at t of
+what was written at s. Each token's error needs what earlier ones wrote,
 
     u_t = beta_t (v_t - sum over s < t of decay(s, t) (k_s . k_t) u_s - decay(start, t) S_start^T k_t)
 
-so (I + L) u = beta (v - ...), L strictly lower triangular: forward substitution, all heads and chunks at once. Outputs and the
-next state are then those of attention with keys k and values u.
+so (I + L) u = beta (v - ...), L strictly lower triangular: forward substitution, all heads and chunks at once. Outputs and
+the next state are then those of attention with keys k and values u.
 
 The hazards: the decays must be cut off for the future *before* the exponential, or the gradient is inf * 0; and along k the
 state is multiplied by 1 - beta |k|^2, so that keys longer than 1 let it grow without bound.
@@ -57,8 +57,8 @@ def gated_delta_rule(
         k: keys, (B, T, H, K), of a length of at most 1 if the state is not to grow.
         v: values, (B, T, H, V).
         log_decay: natural logarithm of the decay a step, at most 0, (B, T, H).
-        beta: how much of its error a token writes, (B, T, H), from 0 to 1, or to 2 where eigenvalues may be negative. A token
-            with log_decay = beta = 0 leaves the state as it is: that is how to pad.
+        beta: how much of its error a token writes, (B, T, H), from 0 to 1, or to 2 where eigenvalues may be negative. A
+            token with log_decay = beta = 0 leaves the state as it is: that is how to pad.
         state: S before the first token, (B, H, K, V), float32 at least; None is the empty state (zeros).
         backend: "auto", "naive", "numba" or "triton".
         form: "recurrent", "parallel" (one triangular system) or "chunked": one of the plain PyTorch forms.

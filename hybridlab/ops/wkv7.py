@@ -1,20 +1,20 @@
 """RWKV-7: a matrix of memories in which a token replaces, along one direction, what it finds along another.
 
-A head keeps a matrix S (K x V). A token looks along a_t at the state as earlier tokens left it, undecayed, and writes what it
-finds along b_t; every row fades by its own decay, and k_t v_t^T is added. The result is read:
+A head keeps a matrix S (K x V). A token looks along a_t at the state as earlier tokens left it, undecayed, and writes what
+it finds along b_t; every row fades by its own decay, and k_t v_t^T is added. The result is read:
 
     S_t = diag(e^{log_decay_t}) S_{t-1} + b_t (S_{t-1}^T a_t)^T + k_t v_t^T
     o_t = S_t^T r_t
 
 The model's a is minus a key of length 1, its b that key times a rate from 0 to 1: what the key has so far is taken away, in
-part or whole. Then it is the delta rule, with a decay for every channel and with separate keys to remove and to add. The paper
-writes the transposed matrix: S_t = S_{t-1} (diag(w_t) + a_t b_t^T) + v_t k_t^T, o_t = S_t r_t. No scale is applied.
+part or whole. Then it is the delta rule, with a decay for every channel and with separate keys to remove and to add. The
+paper writes the transposed matrix: S_t = S_{t-1} (diag(w_t) + a_t b_t^T) + v_t k_t^T, o_t = S_t r_t. No scale is applied.
 
 A chunk of tokens is one triangular system for what they find, u_t = S_{t-1}^T a_t: earlier tokens s of the chunk have left
 b_s u_s^T and k_s v_s^T, faded by the steps between, and the chunk's first state is there as well.
 
-The hazard: factored decays, e^{sum to t} e^{-sum to s}, overflow. Here a chunk is halved, and each half again: what a token of
-the second half takes from one of the first fades up to the middle and then from the middle on, two exponents of at most 0.
+The hazard: factored decays, e^{sum to t} e^{-sum to s}, overflow. Here a chunk is halved, and each half again: what a token
+of the second half takes from one of the first fades up to the middle and then from the middle on, two exponents of at most 0.
 """
 
 import torch
@@ -115,7 +115,7 @@ def wkv7_chunked(
     state: Tensor,
     chunk_size: int = CHUNK_SIZE,
 ) -> tuple[Tensor, Tensor]:
-    """A triangular system inside a chunk, the state between chunks; all chunks at once but for the state's own recurrence."""
+    """A triangular system inside a chunk, the state between chunks; all chunks at once but for the state's recurrence."""
     out_dtype, tokens = v.dtype, widened(state, r, k, v, log_decay, a, b)
     length, width = v.shape[1], v.shape[3]
     chunk_size = 1 << (min(chunk_size, length) - 1).bit_length()
