@@ -70,10 +70,12 @@ def zeros(inputs: int, outputs: int) -> nn.Linear:
     return linear
 
 
-def normal(inputs: int, outputs: int, std: float = 0.02) -> nn.Linear:
-    """A linear map without bias with normal entries."""
-    linear = _empty_linear(inputs, outputs)
+def normal(inputs: int, outputs: int, std: float = 0.02, bias: bool = False) -> nn.Linear:
+    """A linear map with normal entries; its bias, if it has one, starts at zero."""
+    linear = _empty_linear(inputs, outputs, bias)
     nn.init.normal_(linear.weight, std=std)
+    if bias:
+        nn.init.zeros_(linear.bias)
     return linear
 
 
@@ -105,11 +107,12 @@ def residual_linear(inputs: int, outputs: int, bias: bool, depth: Depth) -> nn.L
     return linear
 
 
-def unit_linear(inputs: int, outputs: int, variance: float = 1.0) -> nn.Linear:
+def unit_linear(inputs: int, outputs: int, variance: float = 1.0, bias: bool = True) -> nn.Linear:
     """Griffin's map: of inputs with variance 1 it makes outputs with this variance; its bias starts at zero."""
-    linear = nn.Linear(inputs, outputs)
+    linear = nn.Linear(inputs, outputs, bias=bias)
     nn.init.normal_(linear.weight, std=math.sqrt(variance / inputs))
-    nn.init.zeros_(linear.bias)
+    if bias:
+        nn.init.zeros_(linear.bias)
     return linear
 
 
@@ -126,6 +129,6 @@ def glorot(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
     return linear
 
 
-def _empty_linear(inputs: int, outputs: int) -> nn.Linear:
+def _empty_linear(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
     # Without this, PyTorch would fill the matrix once more than needed. It does not look at the default device by itself.
-    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False, device=torch.get_default_device())
+    return nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, device=torch.get_default_device())

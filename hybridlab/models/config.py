@@ -18,6 +18,11 @@ class Config:
     width: int
     layers: int
 
+    @property
+    def letters(self) -> str:
+        """One letter a layer, where layers differ; empty where all are alike."""
+        return ""
+
     def __post_init__(self) -> None:
         """Fills in derived sizes and checks, what was given as well as what came of it."""
         check_numbers(self, derived=False)
