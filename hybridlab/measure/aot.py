@@ -45,6 +45,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Of each op: the axes of its inputs (bools end in "?"), those of its state (which is float32, or in the inputs' dtype where
 # they end in "="), those of its output.
 OPS = {
+    "delta_rule": (("BTHK", "BTHK", "BTHV", "BTH"), "BHKV", "BTHV"),
+    "gated_delta_rule": (("BTHK", "BTHK", "BTHV", "BTH", "BTH"), "BHKV", "BTHV"),
     "linear_recurrence": (("BTD", "BTD"), "BD", "BTD"),
     "rg_lru": (("BTD", "BTD", "BTD", "D", "BT?"), "BD", "BTD"),
     "retention": (("BTHK", "BTHK", "BTHV", "H"), "BHKV", "BTHV"),
@@ -53,6 +55,7 @@ OPS = {
     "ssd": (("BTHP", "BTH", "H", "BTGM", "BTGM", "H"), "BHPM", "BTHP"),
     "wkv4": (("BTC", "BTC", "C", "C"), "BC3", "BTC"),
     "wkv6": (("BTHK", "BTHK", "BTHV", "BTHK", "HK"), "BHKV", "BTHV"),
+    "wkv7": (("BTHK", "BTHK", "BTHV", "BTHK", "BTHK", "BTHK"), "BHKV", "BTHV"),
 }
 # A model of 3 billion parameters at work; M is the state size of Mamba-2, whose letter is N as well.
 SIZES = {"B": 8, "T": 4096, "H": 32, "K": 64, "V": 64, "C": 2048, "D": 2048, "E": 4096, "N": 16, "3": 3, "W": 4, "S": 3}

@@ -106,4 +106,5 @@ FORMS = {"recurrent": delta_rule_recurrent, "parallel": delta_rule_parallel, "ch
 BACKENDS = {
     "naive": delta_rule_recurrent,
     "numba": kernel_op("delta_rule_numba", INPUTS, _shapes),
+    "triton": kernel_op("delta_rule_triton", INPUTS, _shapes),
 }

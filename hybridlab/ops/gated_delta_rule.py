@@ -161,4 +161,5 @@ FORMS = {
 BACKENDS = {
     "naive": gated_delta_rule_recurrent,
     "numba": kernel_op("gated_delta_rule_numba", INPUTS, _shapes),
+    "triton": kernel_op("gated_delta_rule_triton", INPUTS, _shapes),
 }

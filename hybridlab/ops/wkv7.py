@@ -181,4 +181,5 @@ FORMS = {"recurrent": wkv7_recurrent, "parallel": wkv7_parallel, "chunked": wkv7
 BACKENDS = {
     "naive": wkv7_recurrent,
     "numba": kernel_op("wkv7_numba", INPUTS, _shapes),
+    "triton": kernel_op("wkv7_triton", INPUTS, _shapes),
 }
