@@ -59,6 +59,8 @@ PerHead = Float[Tensor, "H"]
 
 # What is carried from one call to the next.
 MatrixState = Float[Tensor, "B H K V"]
+FeatureMatrix = Float[Tensor, "B H F V"]
+FeatureSum = Float[Tensor, "B H F"]
 Wkv4State = Float[Tensor, "B C 3"]
 ShiftState = Float[Tensor, "B D"]
 ChannelState = Float[Tensor, "B D"]

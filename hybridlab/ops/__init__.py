@@ -11,12 +11,14 @@ from hybridlab.ops.rg_lru import rg_lru
 from hybridlab.ops.selective_scan import selective_scan
 from hybridlab.ops.short_conv import short_conv
 from hybridlab.ops.ssd import ssd
+from hybridlab.ops.taylor_attention import TaylorState, taylor_attention
 from hybridlab.ops.wkv4 import wkv4
 from hybridlab.ops.wkv6 import wkv6
 from hybridlab.ops.wkv7 import wkv7
 
 __all__ = [
     "AttentionState",
+    "TaylorState",
     "attention",
     "delta_rule",
     "gated_delta_rule",
@@ -28,6 +30,7 @@ __all__ = [
     "selective_scan",
     "short_conv",
     "ssd",
+    "taylor_attention",
     "wkv4",
     "wkv6",
     "wkv7",
