@@ -5,13 +5,15 @@ from hybridlab.layers.capped_head import CappedHead
 from hybridlab.layers.embedding_scale import EmbeddingScale
 from hybridlab.layers.gated_norm import GatedRMSNorm
 from hybridlab.layers.geglu import GeGLU
-from hybridlab.layers.grouped_attention import GroupedAttention
+from hybridlab.layers.griffin_attention import GriffinAttention
+from hybridlab.layers.grouped_attention import AttentionOptions, GroupedAttention
 from hybridlab.layers.head_norm import HeadNorm
 from hybridlab.layers.initial import Depth
 from hybridlab.layers.layer import Layer, Shared, set_backend
 from hybridlab.layers.mamba2_mixer import Mamba2Mixer, Mamba2Sizes, Mamba2State
 from hybridlab.layers.mamba_mixer import MambaMixer, MambaSizes, MambaState
 from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
+from hybridlab.layers.moe import MixtureOfExperts, Routing
 from hybridlab.layers.offset_norm import OffsetRMSNorm
 from hybridlab.layers.residual_block import BlockState, ResidualBlock
 from hybridlab.layers.retention_mixer import RetentionMixer, RetentionState
@@ -25,6 +27,7 @@ from hybridlab.layers.short_filter import ShortFilter
 from hybridlab.layers.swiglu import SwiGLU
 
 __all__ = [
+    "AttentionOptions",
     "BlockDiagonal",
     "BlockState",
     "CappedHead",
@@ -33,6 +36,7 @@ __all__ = [
     "EmbeddingScale",
     "GatedRMSNorm",
     "GeGLU",
+    "GriffinAttention",
     "GroupedAttention",
     "HeadNorm",
     "Layer",
@@ -43,6 +47,7 @@ __all__ = [
     "MambaSizes",
     "MambaState",
     "MixerBlock",
+    "MixtureOfExperts",
     "OffsetRMSNorm",
     "RGLRUBlock",
     "RGLRUState",
@@ -56,6 +61,7 @@ __all__ = [
     "RetentionMixer",
     "RetentionState",
     "Rotary",
+    "Routing",
     "Shared",
     "ShortFilter",
     "StreamNorm",

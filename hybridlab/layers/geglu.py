@@ -10,21 +10,22 @@ from hybridlab.state import Empty
 
 
 class GeGLU(Layer):
-    """y = W_down (gelu(W_gate x) * W_up x), each map with a bias, gelu by its tanh formula. It carries nothing.
+    """y = W_down (gelu(W_gate x) * W_up x), each map with a bias or none, gelu by its tanh formula. It carries nothing.
 
     Args:
         width: D.
         hidden: F, width of the product.
         depth: where the layer stands, for its initial values.
+        bias: whether the maps have biases: in Griffin's family they do, in Gemma's not.
 
     Source: arXiv 2002.05202, FFN_GEGLU; the biases from Griffin's code. Chapter 11.
     """
 
-    def __init__(self, width: int, hidden: int, depth: Depth = ONLY_LAYER) -> None:
+    def __init__(self, width: int, hidden: int, depth: Depth = ONLY_LAYER, bias: bool = True) -> None:
         super().__init__()
-        self.gate = initial.unit_linear(width, hidden)
-        self.up = initial.unit_linear(width, hidden)
-        self.down = initial.unit_linear(hidden, width, variance=2 / depth.layers)
+        self.gate = initial.unit_linear(width, hidden, bias=bias)
+        self.up = initial.unit_linear(width, hidden, bias=bias)
+        self.down = initial.unit_linear(hidden, width, variance=2 / depth.layers, bias=bias)
 
     def forward(self, x: Stream, state: Empty | None = None, shared: Shared | None = None) -> tuple[Stream, Empty]:
         """(B, T, D) to (B, T, D)."""

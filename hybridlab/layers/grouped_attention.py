@@ -1,5 +1,7 @@
 """Softmax attention as a layer: heads that share keys in groups, rotary positions, a window or none."""
 
+from typing import NamedTuple
+
 from hybridlab.layers import initial
 from hybridlab.layers.initial import ONLY_LAYER, Depth
 from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
@@ -8,8 +10,25 @@ from hybridlab.ops.attention import BACKENDS, AttentionState, attention, cache_r
 from hybridlab.shapes import Stream
 
 
+class AttentionOptions(NamedTuple):
+    """What some models have beyond plain attention.
+
+    Attributes:
+        scale: what multiplies the scores; None is 1 / sqrt(K).
+        softcap: c, which turns a score s into c * tanh(s / c); None leaves it.
+        bias: whether all four maps have biases.
+    """
+
+    scale: float | None = None
+    softcap: float | None = None
+    bias: bool = False
+
+
+PLAIN = AttentionOptions()
+
+
 class GroupedAttention(Layer):
-    """Grouped-query attention: y = O attention(rotated(Q x), rotated(K x), V x), scale 1 / sqrt(K), no biases.
+    """Grouped-query attention: y = O attention(rotated(Q x), rotated(K x), V x).
 
     Keys are cached rotated. The state is `AttentionState`: under a window W it keeps min(T, W - 1) rows.
 
@@ -21,6 +40,7 @@ class GroupedAttention(Layer):
         window: keys a query sees, itself included; None is all.
         rotary: positions; None is none.
         depth: where the layer stands, for its initial values.
+        options: scale, soft cap and biases; plain are 1 / sqrt(K), none and none.
 
     Source: arXiv 1706.03762 and 2305.13245. Chapter 01.
     """
@@ -36,14 +56,15 @@ class GroupedAttention(Layer):
         window: int | None = None,
         rotary: Rotary | None = None,
         depth: Depth = ONLY_LAYER,
+        options: AttentionOptions = PLAIN,
     ) -> None:
         super().__init__()
         self.groups, self.head_width = groups, head_width
-        self.window, self.rotary = window, rotary
-        self.query = initial.normal(width, heads * head_width)
-        self.key = initial.normal(width, groups * head_width)
-        self.value = initial.normal(width, groups * head_width)
-        self.output = initial.normal(heads * head_width, width, initial.residual_std(depth))
+        self.window, self.rotary, self.options = window, rotary, options
+        self.query = initial.normal(width, heads * head_width, bias=options.bias)
+        self.key = initial.normal(width, groups * head_width, bias=options.bias)
+        self.value = initial.normal(width, groups * head_width, bias=options.bias)
+        self.output = initial.normal(heads * head_width, width, initial.residual_std(depth), bias=options.bias)
 
     def forward(
         self, x: Stream, state: AttentionState | None = None, shared: Shared | None = None
@@ -53,7 +74,8 @@ class GroupedAttention(Layer):
         if self.rotary is not None:
             position = self.position(x, shared, fresh=state is None or state.k_past.shape[1] == 0)
             q, k = rotated(q, position, self.rotary), rotated(k, position, self.rotary)
-        y, state = attention(q, k, v, window=self.window, state=state, backend=self.backend)
+        scale, softcap, _ = self.options
+        y, state = attention(q, k, v, window=self.window, state=state, scale=scale, softcap=softcap, backend=self.backend)
         return self.output(y.flatten(2)), state
 
     def state_after(self, batch: int, length: int, storage: Storage) -> AttentionState:

@@ -16,27 +16,37 @@ class BlockState(NamedTuple):
 
 
 class ResidualBlock(Layer):
-    """x += mixer(norm(x)); x += channel_mixer(norm(x)), each with a norm of its own.
+    """x += mixer(norm(x)); x += channel_mixer(norm(x)), each with a norm of its own, or with a second one for what it adds.
 
     Args:
         mixer: mixes over tokens.
         channel_mixer: mixes over channels.
         mixer_norm: applied to what the mixer reads.
         channel_norm: applied to what the channel mixer reads.
+        added_norms: applied to what the mixer adds to x, and to what the channel mixer adds; None is neither.
     """
 
-    def __init__(self, mixer: Layer, channel_mixer: Layer, mixer_norm: nn.Module, channel_norm: nn.Module) -> None:
+    def __init__(
+        self,
+        mixer: Layer,
+        channel_mixer: Layer,
+        mixer_norm: nn.Module,
+        channel_norm: nn.Module,
+        *,
+        added_norms: tuple[nn.Module, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.mixer_norm, self.mixer = mixer_norm, mixer
         self.channel_norm, self.channel_mixer = channel_norm, channel_mixer
+        self.mixer_added_norm, self.channel_added_norm = added_norms or (nn.Identity(), nn.Identity())
 
     def forward(self, x: Stream, state: BlockState | None = None, shared: Shared | None = None) -> tuple[Stream, BlockState]:
         """(B, T, D) to (B, T, D), and the state after the last token."""
         state = BlockState(None, None) if state is None else state
         y, mixer_state = self.mixer(self.mixer_norm(x), state.mixer, shared)
-        x = x + y
+        x = x + self.mixer_added_norm(y)
         y, channel_state = self.channel_mixer(self.channel_norm(x), state.channel, shared)
-        return x + y, BlockState(mixer_state, channel_state)
+        return x + self.channel_added_norm(y), BlockState(mixer_state, channel_state)
 
     def state_after(self, batch: int, length: int, storage: Storage) -> BlockState:
         """The states of both halves after `length` tokens."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hybridlab.layers import MixtureOfExperts
 from hybridlab.measure.flops import Flops, count_flops
 from hybridlab.measure.tables import Report, Table
 from hybridlab.models import PRESETS, LanguageModel, from_preset
@@ -59,7 +60,7 @@ class Account(Report):
         dtype: of weights and caches.
         state_dtype: of recurrent states.
         parameters: all of them; a tied head counts once.
-        active_parameters: those that one token uses; all, in every model without experts.
+        active_parameters: those that one token uses: all but those of experts that it does not go through.
         flops_per_token: of the step that reads token number `context`, for one sequence.
         parts: a row a layer, and what stands before and after them.
     """
@@ -154,7 +155,7 @@ def account(
         dtype=_name(kind),
         state_dtype=_name(state_kind),
         parameters=parameters,
-        active_parameters=parameters,
+        active_parameters=parameters - _idle(built),
         flops_per_token=flops.total,
         parts=tuple(_parts(built, state, flops)),
     )
@@ -174,6 +175,11 @@ def _parts(model: LanguageModel, state: ModelState, flops: Flops) -> Iterator[Pa
         part = Part(name, _kind(module), sum(new.values()), kv, recurrent, flops.modules.get(name, 0))
         if any(part.amounts()):
             yield part
+
+
+def _idle(model: LanguageModel) -> int:
+    """Parameters that a token does not use."""
+    return sum(module.idle_parameters() for module in model.modules() if isinstance(module, MixtureOfExperts))
 
 
 def _added(so_far: list[Any], state: Any) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from hybridlab.layers import Routing
 from hybridlab.models import (
     LETTERS,
     RWKV4,
@@ -11,6 +12,10 @@ from hybridlab.models import (
     DecoderConfig,
     FalconMamba,
     FalconMambaConfig,
+    Gemma2,
+    Gemma2Config,
+    Griffin,
+    GriffinConfig,
     Hawk,
     HawkConfig,
     HybridConfig,
@@ -20,6 +25,8 @@ from hybridlab.models import (
     Mamba2,
     Mamba2Config,
     MambaConfig,
+    RecurrentGemma,
+    RecurrentGemmaConfig,
     RetNet,
     RetNetConfig,
     RWKV4Config,
@@ -40,10 +47,16 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     "RWKV6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, LAYERS, head_width=8, mix_rank=3, decay_rank=5)),
     "Decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2)),
     "Decoder, window": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, window=WINDOW)),
+    "Decoder, experts": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, routing=Routing(4, 2))),
+    "Gemma2": lambda: Gemma2(
+        Gemma2Config(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, window=WINDOW, query_scalar=9.0, logit_cap=5.0)
+    ),
     "Mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6)),
     "FalconMamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6, tied=False)),
     "Mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, LAYERS, head_width=8, state_size=6, groups=2)),
     "Hawk": lambda: Hawk(HawkConfig(VOCABULARY, WIDTH, LAYERS, inner=32, blocks=4, scaled=True, logit_cap=5.0)),
+    "Griffin": lambda: Griffin(GriffinConfig(VOCABULARY, WIDTH, 3, inner=32, blocks=4, heads=2, window=WINDOW)),
+    "RecurrentGemma": lambda: RecurrentGemma(RecurrentGemmaConfig(VOCABULARY, WIDTH, 4, heads=3, window=WINDOW)),
     "RetNet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, LAYERS, head_width=8)),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }

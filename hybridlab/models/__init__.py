@@ -4,12 +4,15 @@ from hybridlab.layers.layer import set_backend
 from hybridlab.models.checkpoint import load_checkpoint
 from hybridlab.models.decoder import Decoder, DecoderConfig
 from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
+from hybridlab.models.gemma2 import Gemma2, Gemma2Config
+from hybridlab.models.griffin import Griffin, GriffinConfig
 from hybridlab.models.hawk import Hawk, HawkConfig
 from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
 from hybridlab.models.language_model import LanguageModel, ModelOutput
 from hybridlab.models.mamba import Mamba, MambaConfig
 from hybridlab.models.mamba2 import Mamba2, Mamba2Config
 from hybridlab.models.presets import PRESETS, from_preset
+from hybridlab.models.recurrent_gemma import RecurrentGemma, RecurrentGemmaConfig
 from hybridlab.models.retnet import RetNet, RetNetConfig
 from hybridlab.models.rwkv4 import RWKV4, RWKV4Config
 from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
@@ -25,6 +28,10 @@ __all__ = [
     "DecoderConfig",
     "FalconMamba",
     "FalconMambaConfig",
+    "Gemma2",
+    "Gemma2Config",
+    "Griffin",
+    "GriffinConfig",
     "Hawk",
     "HawkConfig",
     "HybridConfig",
@@ -38,6 +45,8 @@ __all__ = [
     "RWKV4Config",
     "RWKV5Config",
     "RWKV6Config",
+    "RecurrentGemma",
+    "RecurrentGemmaConfig",
     "RetNet",
     "RetNetConfig",
     "from_preset",

@@ -1,7 +1,8 @@
 """What a kind of checkpoint looks like: how its tensors are called, and how its sizes are found out."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,8 @@ from hybridlab.models.config import Config
 from hybridlab.models.language_model import LanguageModel
 
 LAYER = "{}"
+EXPERT = "{expert}"
+EXPERT_NUMBER = re.compile(r"\.experts\.(\d+)\.")
 
 
 class Checkpoint:
@@ -90,6 +93,11 @@ class Checkpoint:
         return numbers[last] + 1
 
 
+def any_fields(fields: Mapping[str, Any]) -> bool:
+    """What most layouts claim: whatever config.json says."""
+    return True
+
+
 @dataclass(frozen=True)
 class Layout:
     """One kind of checkpoint of one architecture.
@@ -98,11 +106,13 @@ class Layout:
         name: for messages.
         model: class that the checkpoint becomes.
         config: class of its configuration.
-        names: names in the file -> names in the model; `{}` stands for the layer's number. Where the file stacks tensors
-            along a first axis, the names of all of them, in its order.
+        names: names in the file -> names in the model; `{}` stands for the layer's number, `{expert}` for an expert's.
+            Where the file stacks tensors along a first axis, the names of all of them, in its order.
         configure: finds out the sizes.
         ignored: ends of names that hold nothing to load.
         transposed: ends of names of the matrices whose two last axes the file has in the other order.
+        kinds: letters of layers that differ -> the names that no other layers have.
+        claims: whether a config.json may be one of this kind, where tensors of several kinds have the same names.
     """
 
     name: str
@@ -112,15 +122,23 @@ class Layout:
     configure: Callable[[Checkpoint], Config]
     ignored: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
+    kinds: Mapping[str, Collection[str]] = field(default_factory=dict)
+    claims: Callable[[Mapping[str, Any]], bool] = any_fields
 
-    def expanded(self, layers: int) -> dict[str, tuple[str, ...]]:
-        """Names in the file -> names in the model, for so many layers."""
+    def expanded(self, layers: int, experts: int = 0) -> dict[str, tuple[str, ...]]:
+        """Names in the file -> names in the model, for so many layers, of so many experts each."""
         pairs = {}
         for theirs, ours in self.names.items():
             stacked = (ours,) if isinstance(ours, str) else ours
             for layer in range(layers if LAYER in theirs else 1):
-                pairs[theirs.format(layer)] = tuple(name.format(layer) for name in stacked)
+                for expert in range(experts if EXPERT in theirs else 1):
+                    pairs[theirs.format(layer, expert=expert)] = tuple(name.format(layer, expert=expert) for name in stacked)
         return pairs
+
+    def belongs(self, name: str, config: Config) -> bool:
+        """Whether a model of these sizes has what the file calls so: a layer has no names of other kinds of layers."""
+        owners = {letter for letter, names in self.kinds.items() if generic(name) in names}
+        return not owners or config.letters[layer_number(name) or 0] in owners
 
     def parts(self, name: str, tensor: Tensor, count: int) -> tuple[Tensor, ...]:
         """The tensors of the model that one of the file's holds."""
@@ -147,9 +165,14 @@ def layer_number(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdecimal()), None)
 
 
+def expert_count(names: Iterable[str]) -> int:
+    """Experts of a layer, by the names of a model's or a file's tensors: one more than the largest number, or 0."""
+    return max((int(number) + 1 for name in names for number in EXPERT_NUMBER.findall(name)), default=0)
+
+
 def generic(name: str) -> str:
-    """The name with `{}` for its layer, except for what only the first layer has (ln0)."""
+    """The name with `{}` for its layer, except for what only the first layer has (ln0), and `{expert}` for its expert."""
     number = layer_number(name)
     if number is None or ".ln0." in name or ".pre_ln." in name:
         return name
-    return name.replace(f".{number}.", f".{LAYER}.", 1)
+    return EXPERT_NUMBER.sub(f".experts.{EXPERT}.", name.replace(f".{number}.", f".{LAYER}.", 1))

@@ -1,10 +1,22 @@
-"""The plain decoder (Llama, Mistral): grouped attention with rotary positions, RMS norms, a gated MLP."""
+"""The plain decoder (Llama, Mistral, Mixtral): grouped attention with rotary positions, RMS norms, one gated MLP or many."""
 
 from dataclasses import dataclass
 
 from torch import nn
 
-from hybridlab.layers import Depth, GroupedAttention, ResidualBlock, Rotary, Stretch, SwiGLU, set_backend
+from hybridlab.layers import (
+    AttentionOptions,
+    Depth,
+    GroupedAttention,
+    Layer,
+    MixtureOfExperts,
+    ResidualBlock,
+    Rotary,
+    Routing,
+    Stretch,
+    SwiGLU,
+    set_backend,
+)
 from hybridlab.models.config import Config
 from hybridlab.models.language_model import LanguageModel, Preset
 
@@ -12,8 +24,8 @@ PLAIN = Rotary()
 
 
 @dataclass(frozen=True)
-class DecoderConfig(Config):
-    """Sizes of a plain decoder.
+class AttentionConfig(Config):
+    """Sizes of a stack in which every layer is grouped attention and a gated MLP.
 
     Attributes:
         heads: H, heads of queries.
@@ -23,7 +35,6 @@ class DecoderConfig(Config):
         window: keys a query sees, itself included; None is all.
         rotary: positions; plain rotation with theta 1e4 if nothing is said.
         norm_eps: added to mean squares in the RMS norms.
-        tied: whether the head is the embedding.
     """
 
     heads: int = 0
@@ -33,10 +44,9 @@ class DecoderConfig(Config):
     window: int | None = None
     rotary: Rotary = PLAIN
     norm_eps: float = 1e-5
-    tied: bool = False
 
     def derive(self) -> None:
-        """One group a head; heads that fill the width, each 64 wide if nothing is said; a SwiGLU of 8/3 the width."""
+        """One group a head; heads that fill the width, each 64 wide if nothing is said; an MLP of 8/3 the width."""
         self.fill("heads", max(1, self.width // (self.head_width or 64)))
         self.fill("groups", self.heads)
         self.fill("head_width", self.width // self.heads)
@@ -48,16 +58,58 @@ class DecoderConfig(Config):
         self.require(self.head_width % 2 == 0, "head_width", "an even number (rotation turns pairs)")
 
 
+@dataclass(frozen=True)
+class DecoderConfig(AttentionConfig):
+    """Sizes of a plain decoder.
+
+    Attributes:
+        tied: whether the head is the embedding.
+        attention_bias: whether the maps of attention have biases.
+        routing: of a mixture of experts, each F wide, in the place of the MLP; None is one MLP.
+    """
+
+    tied: bool = False
+    attention_bias: bool = False
+    routing: Routing | None = None
+
+    def check(self) -> None:
+        """As for all attention, and each token goes through some of the experts."""
+        super().check()
+        possible = self.routing is None or 1 <= self.routing.active <= self.routing.experts
+        self.require(possible, "routing", "None, or at least 1 active expert and no more than there are")
+
+
 LLAMA_3_1 = Rotary(500_000.0, Stretch(factor=8.0, low=1.0, high=4.0, trained=8192))
+LLAMA_3_2 = Rotary(500_000.0, Stretch(factor=32.0, low=1.0, high=4.0, trained=8192))
+MISTRAL = Rotary(1_000_000.0)
+LLAMA_3_1_SOURCE = "The Llama 3 herd of models, arXiv 2407.21783, table 3; the released configuration for the stretch"
 
 PRESETS = {
+    "llama-2-7b": Preset(
+        DecoderConfig(32_000, 4096, 32, heads=32, ffn_width=11_008),
+        "Llama 2, arXiv 2307.09288, table 1; the released configuration for layers, heads, MLP and eps",
+    ),
     "llama-3.1-8b": Preset(
-        DecoderConfig(128_256, 4096, 32, heads=32, groups=8, ffn_width=14_336, rotary=LLAMA_3_1),
-        "The Llama 3 herd of models, arXiv 2407.21783, table 3; the released configuration for the stretch",
+        DecoderConfig(128_256, 4096, 32, heads=32, groups=8, ffn_width=14_336, rotary=LLAMA_3_1), LLAMA_3_1_SOURCE
+    ),
+    "llama-3.1-70b": Preset(
+        DecoderConfig(128_256, 8192, 80, heads=64, groups=8, ffn_width=28_672, rotary=LLAMA_3_1), LLAMA_3_1_SOURCE
+    ),
+    "llama-3.2-3b": Preset(
+        DecoderConfig(128_256, 3072, 28, heads=24, groups=8, ffn_width=8192, rotary=LLAMA_3_2, tied=True),
+        "the released configuration",
     ),
     "mistral-7b": Preset(
-        DecoderConfig(32_000, 4096, 32, heads=32, groups=8, ffn_width=14_336, rotary=Rotary(1_000_000.0)),
+        DecoderConfig(32_000, 4096, 32, heads=32, groups=8, ffn_width=14_336, rotary=MISTRAL),
         "Mistral 7B, arXiv 2310.06825, table 1; no window and theta 1e6 as released from v0.2 on",
+    ),
+    "mixtral-8x7b": Preset(
+        DecoderConfig(32_000, 4096, 32, heads=32, groups=8, ffn_width=14_336, rotary=MISTRAL, routing=Routing(8, 2)),
+        "Mixtral of experts, arXiv 2401.04088, table 1; no window and theta 1e6 as released",
+    ),
+    "mixtral-8x22b": Preset(
+        DecoderConfig(32_000, 6144, 56, heads=48, groups=8, ffn_width=16_384, rotary=MISTRAL, routing=Routing(8, 2)),
+        "the released configuration of v0.1 (v0.3 has 768 tokens more)",
     ),
 }
 
@@ -81,6 +133,19 @@ def _norm(config: DecoderConfig) -> nn.RMSNorm:
 
 def _block(config: DecoderConfig, depth: Depth) -> ResidualBlock:
     attention = GroupedAttention(
-        config.width, config.heads, config.groups, config.head_width, config.window, config.rotary, depth
+        config.width,
+        config.heads,
+        config.groups,
+        config.head_width,
+        config.window,
+        config.rotary,
+        depth,
+        AttentionOptions(bias=config.attention_bias),
     )
-    return ResidualBlock(attention, SwiGLU(config.width, config.ffn_width, depth), _norm(config), _norm(config))
+    return ResidualBlock(attention, _channel_mixer(config, depth), _norm(config), _norm(config))
+
+
+def _channel_mixer(config: DecoderConfig, depth: Depth) -> Layer:
+    if config.routing is None:
+        return SwiGLU(config.width, config.ffn_width, depth)
+    return MixtureOfExperts(config.width, config.ffn_width, config.routing, depth)

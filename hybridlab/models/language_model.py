@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from hybridlab.layers import Layer, Shared, set_backend
+from hybridlab.layers import CappedHead, Layer, Shared, set_backend
 from hybridlab.layers.layer import Storage
 from hybridlab.models.config import Config
 from hybridlab.models.sampling import Sampling, check_request, generated, stop_ids
@@ -69,6 +69,14 @@ class LanguageModel(nn.Module):
         """Makes the head the embedding again, in a tied model whose weights were replaced."""
         if self.tied:
             self.head.weight = self.embedding.weight
+
+    def limit_logits(self, cap: float | None) -> None:
+        """Softly limits the logits of a tied model to -cap ... cap; None leaves them."""
+        if cap is None:
+            return
+        with torch.device("meta"):  # its weight is the embedding
+            self.head = CappedHead(self.config.width, self.config.vocabulary, cap)
+        self.tie_head()
 
     @classmethod
     def from_preset(

@@ -7,15 +7,30 @@ import torch
 from hybridlab.models.config import Config
 from hybridlab.models.decoder import Decoder
 from hybridlab.models.falcon_mamba import FalconMamba
+from hybridlab.models.gemma2 import Gemma2
+from hybridlab.models.griffin import Griffin
 from hybridlab.models.hawk import Hawk
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.models.mamba import Mamba
 from hybridlab.models.mamba2 import Mamba2
+from hybridlab.models.recurrent_gemma import RecurrentGemma
 from hybridlab.models.rwkv4 import RWKV4
 from hybridlab.models.rwkv5 import RWKV5
 from hybridlab.models.rwkv6 import RWKV6
 
-ARCHITECTURES: tuple[type[LanguageModel], ...] = (RWKV4, RWKV5, RWKV6, Decoder, Mamba, FalconMamba, Mamba2, Hawk)
+ARCHITECTURES: tuple[type[LanguageModel], ...] = (
+    RWKV4,
+    RWKV5,
+    RWKV6,
+    Decoder,
+    Gemma2,
+    Mamba,
+    FalconMamba,
+    Mamba2,
+    Hawk,
+    Griffin,
+    RecurrentGemma,
+)
 
 
 class PublishedModel(NamedTuple):
