@@ -6,6 +6,7 @@ Every part runs even if one before it fails, so that one run tells everything. A
 its allowance fails: the allowances are for two quiet cores.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,9 @@ LIMIT = 3  # times the allowance: a shared machine is slower than a quiet one, b
 
 # The script, not `python -m pytest`: that puts the root on the path, where `import kernels` finds a second copy of them.
 PYTEST = (str(Path(sys.executable).parent / "pytest"), "-q", "--durations=5")
+# A process a core, at most eight; a file stays in one, so that its kernels are compiled and its models built once.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+PARALLEL = (*PYTEST, "-n", str(min(8, CORES)), "--dist", "loadfile")
 QUICK = "not slow and not browser and not aot and not minutes"
 
 
@@ -31,11 +35,11 @@ class Part(NamedTuple):
 LINT = Part("lint", 0.25, (sys.executable, "-m", "ruff", "check", "."))
 FORMAT = Part("format", 0.25, (sys.executable, "-m", "ruff", "format", "--check", "."))
 TYPES = Part("types", 0.75, (sys.executable, "-m", "mypy"))
-QUICK_TESTS = Part("quick tests", 8, (*PYTEST, "-m", QUICK))
+QUICK_TESTS = Part("quick tests", 4, (*PARALLEL, "-m", QUICK))
 
 FAST = (LINT, FORMAT, TYPES, QUICK_TESTS)
 LONG = (
-    Part("longer tests", 6, (*PYTEST, "-m", "minutes and not slow")),
+    Part("longer tests", 6, (*PARALLEL, "-m", "minutes and not slow")),
     Part("kernels compiled ahead of time", 2, (*PYTEST, "-m", "aot and not slow")),
     Part("notebooks, each executed once", 5, (sys.executable, "-m", "hybridlab.course", "check")),
     Part("browser", 10, (*PYTEST, "-m", "browser and not slow")),

@@ -187,6 +187,7 @@ def test_the_cache_shares_nothing_with_the_arguments() -> None:
     assert not {x.untyped_storage().data_ptr() for x in later} & addresses
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("dynamic", [False, True], ids=["sizes-fixed", "sizes-symbolic"])
 def test_compiles_in_one_graph(dynamic: bool) -> None:
     q, k, v = example(*SIZES["groups of 2"])

@@ -138,6 +138,7 @@ def entered(op: str, mode: str, tokens: int) -> dict:
     return {f"{c.name} {c.detail}".strip(): runner(c, given) for c in found}
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("op", SETTINGS)
 def test_contenders_compute_the_same(op: str, mode: str) -> None:

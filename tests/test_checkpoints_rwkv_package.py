@@ -92,6 +92,7 @@ def pair(
     return model, ids, reference_logits(path, ids)
 
 
+@pytest.mark.minutes
 @torch.no_grad()
 def test_every_row(pair: tuple[LanguageModel, torch.Tensor, torch.Tensor]) -> None:
     model, ids, expected = pair

@@ -34,6 +34,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
 }
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("name", LAYERS)
 def test_one_graph(name: str) -> None:
     layer = LAYERS[name]()

@@ -64,6 +64,7 @@ def python(code: str, variables: dict[str, str]) -> str:
     return ended.stdout
 
 
+@pytest.mark.minutes
 def test_without_triton_ops_run_and_say_why_its_backend_does_not(without_triton: dict[str, str]) -> None:
     code = (
         "import torch\n"

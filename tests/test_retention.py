@@ -102,6 +102,7 @@ def test_is_ssd_with_steps_of_one_and_a_group_a_head(way: dict) -> None:
     assert_close(retention(q, k, v, log_decay, state, **way), (want, final.mT), 1e-13)
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "no-state"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @dtypes
@@ -242,6 +243,7 @@ def test_numba_operator_passes_opcheck() -> None:
     torch.library.opcheck(torch.ops.hybridlab.retention_numba.default, inputs)
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("name", ["recurrent", "parallel", "chunked", "numba"])
 def test_compiles_in_one_graph(name: str) -> None:
     inputs = [x.clone().requires_grad_() for x in problem((2, 9, 3, 4, 2))]

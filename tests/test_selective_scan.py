@@ -112,6 +112,7 @@ def test_by_hand() -> None:
         assert state.item() == pytest.approx(101.75)
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "no-state"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @dtypes
@@ -360,6 +361,7 @@ def test_numba_operator_passes_opcheck() -> None:
     torch.library.opcheck(torch.ops.hybridlab.selective_scan_numba.default, inputs)
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("name", ["recurrent", "chunked", "numba"])
 def test_compiles_in_one_graph(name: str) -> None:
     inputs = [x.clone().requires_grad_() for x in problem((2, 5, 3, 2))]

@@ -65,6 +65,7 @@ def assert_close(got: list[Tensor], want: list[Tensor], tolerance: float) -> Non
             assert error <= tolerance, f"{name} is off by {error:.1e}"
 
 
+@pytest.mark.minutes
 @sizes
 @dtypes
 @ways

@@ -127,6 +127,7 @@ def test_three_faces(T: int, groups: int, with_state: bool, chunk: int | str) ->
     assert_close(results(problem(size), FLOAT64, with_state, form="chunked", chunk_size=cut), want, TOLERANCE[FLOAT64])
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "no-state"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @dtypes
@@ -398,6 +399,7 @@ def test_numba_operator_passes_opcheck() -> None:
     torch.library.opcheck(torch.ops.hybridlab.ssd_numba.default, inputs)
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("name", ["recurrent", "parallel", "chunked", "numba"])
 def test_compiles_in_one_graph(name: str) -> None:
     inputs = [x.clone().requires_grad_() for x in problem((2, 9, 4, 2, 3, 2))]

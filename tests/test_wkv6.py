@@ -68,6 +68,7 @@ def assert_close(got: tuple[Tensor, ...], want: tuple[Tensor, ...], tolerance: f
     assert not wrong, f"beyond {tolerance:.0e}: {wrong}"
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "no-state"])
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("T", LENGTHS)
