@@ -5,9 +5,13 @@ from hybridlab.layers.capped_head import CappedHead
 from hybridlab.layers.embedding_scale import EmbeddingScale
 from hybridlab.layers.gated_norm import GatedRMSNorm
 from hybridlab.layers.geglu import GeGLU
+from hybridlab.layers.gelu_mlp import GeluMLP
 from hybridlab.layers.griffin_attention import GriffinAttention
 from hybridlab.layers.grouped_attention import AttentionOptions, GroupedAttention
+from hybridlab.layers.h3_mixer import H3Mixer, H3State
 from hybridlab.layers.head_norm import HeadNorm
+from hybridlab.layers.hyena_filter import HyenaFilter, HyenaSizes
+from hybridlab.layers.hyena_mixer import HyenaMixer, HyenaState
 from hybridlab.layers.initial import Depth
 from hybridlab.layers.layer import Layer, Shared, set_backend
 from hybridlab.layers.mamba2_mixer import Mamba2Mixer, Mamba2Sizes, Mamba2State
@@ -18,12 +22,14 @@ from hybridlab.layers.offset_norm import OffsetRMSNorm
 from hybridlab.layers.residual_block import BlockState, ResidualBlock
 from hybridlab.layers.retention_mixer import RetentionMixer, RetentionState
 from hybridlab.layers.rg_lru_block import RGLRUBlock, RGLRUState
+from hybridlab.layers.root_norm import RootRMSNorm
 from hybridlab.layers.rotary import Rotary, Stretch
 from hybridlab.layers.rwkv4_time_mixing import RWKV4State, RWKV4TimeMixing
 from hybridlab.layers.rwkv5_time_mixing import RWKV5TimeMixing, TimeMixingState
 from hybridlab.layers.rwkv6_time_mixing import RWKV6TimeMixing
 from hybridlab.layers.rwkv_channel_mixing import ChannelMixingState, RWKV6ChannelMixing, RWKVChannelMixing
 from hybridlab.layers.short_filter import ShortFilter
+from hybridlab.layers.stripedhyena_mixer import StripedHyenaMixer, StripedHyenaSizes, StripedHyenaState
 from hybridlab.layers.swiglu import SwiGLU
 
 __all__ = [
@@ -36,9 +42,16 @@ __all__ = [
     "EmbeddingScale",
     "GatedRMSNorm",
     "GeGLU",
+    "GeluMLP",
     "GriffinAttention",
     "GroupedAttention",
+    "H3Mixer",
+    "H3State",
     "HeadNorm",
+    "HyenaFilter",
+    "HyenaMixer",
+    "HyenaSizes",
+    "HyenaState",
     "Layer",
     "Mamba2Mixer",
     "Mamba2Sizes",
@@ -60,12 +73,16 @@ __all__ = [
     "ResidualBlock",
     "RetentionMixer",
     "RetentionState",
+    "RootRMSNorm",
     "Rotary",
     "Routing",
     "Shared",
     "ShortFilter",
     "StreamNorm",
     "Stretch",
+    "StripedHyenaMixer",
+    "StripedHyenaSizes",
+    "StripedHyenaState",
     "SwiGLU",
     "TimeMixingState",
     "set_backend",

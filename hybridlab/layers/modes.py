@@ -1,0 +1,31 @@
+"""Complex numbers of layers that remember in decaying waves: kept as pairs of real ones, as their authors do."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hybridlab.layers.layer import Storage
+from hybridlab.ops.precision import state_dtype as least_state_dtype
+
+
+def as_complex(pairs: Tensor) -> Tensor:
+    """(..., 2), real and imaginary parts in any float dtype, to (...), in complex64 at least."""
+    return torch.view_as_complex(pairs.to(least_state_dtype(pairs.dtype)).contiguous())
+
+
+def complex_zeros(storage: Storage, *shape: int) -> Tensor:
+    """Where a recurrent state of complex numbers is added up: each is two numbers of the state's dtype."""
+    # There is no complex number of two bfloat16; one of two float16 has its size.
+    kind = torch.complex32 if storage.state_dtype.itemsize == 2 else storage.state_dtype.to_complex()
+    return torch.zeros(shape, dtype=kind, device=storage.device)
+
+
+def wave_rates(modes: int) -> tuple[Tensor, Tensor]:
+    """Where the waves of S4D-Lin begin, (modes,) each: all fade at the rate 1/2, number n turns by pi n a unit of time."""
+    return torch.full((modes,), 0.5), math.pi * torch.arange(modes)
+
+
+def wave_steps(channels: int, shortest: float = 1e-3, longest: float = 0.1) -> Tensor:
+    """log of the time that a token takes, (channels,): log-uniform from `shortest` to `longest`."""
+    return torch.empty(channels).uniform_(math.log(shortest), math.log(longest))
