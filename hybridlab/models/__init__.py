@@ -6,8 +6,10 @@ from hybridlab.models.decoder import Decoder, DecoderConfig
 from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
 from hybridlab.models.gemma2 import Gemma2, Gemma2Config
 from hybridlab.models.griffin import Griffin, GriffinConfig
+from hybridlab.models.h3 import H3, H3Config
 from hybridlab.models.hawk import Hawk, HawkConfig
 from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
+from hybridlab.models.hyena import Hyena, HyenaConfig
 from hybridlab.models.language_model import LanguageModel, ModelOutput
 from hybridlab.models.mamba import Mamba, MambaConfig
 from hybridlab.models.mamba2 import Mamba2, Mamba2Config
@@ -17,8 +19,10 @@ from hybridlab.models.retnet import RetNet, RetNetConfig
 from hybridlab.models.rwkv4 import RWKV4, RWKV4Config
 from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
 from hybridlab.models.rwkv6 import RWKV6, RWKV6Config
+from hybridlab.models.stripedhyena import StripedHyena, StripedHyenaConfig
 
 __all__ = [
+    "H3",
     "LETTERS",
     "PRESETS",
     "RWKV4",
@@ -32,10 +36,13 @@ __all__ = [
     "Gemma2Config",
     "Griffin",
     "GriffinConfig",
+    "H3Config",
     "Hawk",
     "HawkConfig",
     "HybridConfig",
     "HybridLM",
+    "Hyena",
+    "HyenaConfig",
     "LanguageModel",
     "Mamba",
     "Mamba2",
@@ -49,6 +56,8 @@ __all__ = [
     "RecurrentGemmaConfig",
     "RetNet",
     "RetNetConfig",
+    "StripedHyena",
+    "StripedHyenaConfig",
     "from_preset",
     "load_checkpoint",
     "set_backend",

@@ -6,9 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hybridlab.models import decoder_checkpoint, griffin_checkpoint, mamba2_checkpoint, mamba_checkpoint, rwkv_checkpoint
+from hybridlab.models import (
+    decoder_checkpoint,
+    gemma2_checkpoint,
+    griffin_checkpoint,
+    mamba2_checkpoint,
+    mamba_checkpoint,
+    recurrent_gemma_checkpoint,
+    rwkv_checkpoint,
+)
 from hybridlab.models.checkpoint_files import read_checkpoint
-from hybridlab.models.checkpoint_layout import Checkpoint, Layout
+from hybridlab.models.checkpoint_layout import Checkpoint, Layout, expert_count
 from hybridlab.models.config import Config
 from hybridlab.models.language_model import LanguageModel
 
@@ -16,8 +24,10 @@ from hybridlab.models.language_model import LanguageModel
 FOLDERS: Mapping[str, Layout] = {
     **rwkv_checkpoint.FOLDERS,
     **decoder_checkpoint.FOLDERS,
+    **gemma2_checkpoint.FOLDERS,
     **mamba_checkpoint.FOLDERS,
     **mamba2_checkpoint.FOLDERS,
+    **recurrent_gemma_checkpoint.FOLDERS,
 }
 # The authors' own files.
 RELEASED: tuple[Layout, ...] = (
@@ -36,10 +46,11 @@ def load_checkpoint(
     """A published checkpoint as a model in eval mode.
 
     Reads folders of `config.json` and weights (safetensors, else pytorch_model.bin; sharded or not): those that
-    transformers writes, of model_type rwkv, llama, mistral, mamba, falcon_mamba and mamba2, and those of Mamba's and
-    Mamba-2's authors. Reads Codestral Mamba as Mistral released it (params.json and consolidated.safetensors), and the
-    authors' files (.pth, .pt or .safetensors) of RWKV-4, 5.2 and 6, whose version and sizes are read off their tensors,
-    and of Hawk, for which config.json or `config` must say whether embeddings are scaled and logits limited.
+    transformers writes, of model_type rwkv, llama, mistral, mixtral, gemma2, mamba, falcon_mamba, mamba2 and
+    recurrent_gemma, and those of Mamba's and Mamba-2's authors. Reads Codestral Mamba as Mistral released it (params.json
+    and consolidated.safetensors), and the authors' files (.pth, .pt or .safetensors) of RWKV-4, 5.2 and 6, whose version
+    and sizes are read off their tensors, and of Hawk, Griffin and RecurrentGemma, for which config.json or `config` must
+    say whether embeddings are scaled, what limits logits, and how far attention sees.
 
     Args:
         path: a folder or a file.
@@ -69,7 +80,11 @@ def load_checkpoint(
 
 
 def _recognised(checkpoint: Checkpoint, config: Config | None) -> Layout:
-    layouts = [layout for layout in (*FOLDERS.values(), *RELEASED) if config is None or type(config) is layout.config]
+    layouts = [
+        layout
+        for layout in (*FOLDERS.values(), *RELEASED)
+        if (layout.claims(checkpoint.fields) if config is None else type(config) is layout.config)
+    ]
     if not layouts:
         raise ValueError(f"load_checkpoint: no known checkpoint has a {type(config).__name__}")
     kind = checkpoint.model_type
@@ -92,7 +107,12 @@ def _checked(checkpoint: Checkpoint, layout: Layout, model: LanguageModel, dtype
     """The model's own names -> tensors of the right shape and dtype."""
     wanted, tensors = model.state_dict(), layout.wanted(checkpoint.tensors)
     # A layout names every bias there may be; a model may be without.
-    names = {theirs: ours for theirs, ours in layout.expanded(model.config.layers).items() if wanted.keys() >= set(ours)}
+    expanded = layout.expanded(model.config.layers, expert_count(wanted))
+    names = {
+        theirs: ours
+        for theirs, ours in expanded.items()
+        if wanted.keys() >= set(ours) and layout.belongs(theirs, model.config)
+    }
     if model.tied:
         tensors = _without_tied_head(names, tensors, checkpoint.where)
     _check_names(names, tensors, layout, checkpoint.where)

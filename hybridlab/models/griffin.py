@@ -9,8 +9,8 @@ from hybridlab.models.griffin_skeleton import GriffinSkeleton, GriffinSkeletonCo
 from hybridlab.models.language_model import Preset
 
 SOURCE = (
-    "Griffin, arXiv 2402.19427, table 2, section 3 (two recurrent blocks, then one of local attention with a window of 1024) "
-    "and 4.1 (16 blocks in all experiments; the authors' code has 32 for 7B); vocabulary, embedding and what a window is "
+    "Griffin, arXiv 2402.19427, table 2, section 3 (two recurrent blocks, then one of local attention, window 1024) and "
+    "4.1 (16 blocks in all experiments; the authors' code has 32 for 7B); vocabulary, embedding and what a window is "
     "from the authors' code: a query sees 1024 keys beside its own"
 )
 

@@ -9,7 +9,9 @@ from hybridlab.models.decoder import Decoder
 from hybridlab.models.falcon_mamba import FalconMamba
 from hybridlab.models.gemma2 import Gemma2
 from hybridlab.models.griffin import Griffin
+from hybridlab.models.h3 import H3
 from hybridlab.models.hawk import Hawk
+from hybridlab.models.hyena import Hyena
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.models.mamba import Mamba
 from hybridlab.models.mamba2 import Mamba2
@@ -17,6 +19,7 @@ from hybridlab.models.recurrent_gemma import RecurrentGemma
 from hybridlab.models.rwkv4 import RWKV4
 from hybridlab.models.rwkv5 import RWKV5
 from hybridlab.models.rwkv6 import RWKV6
+from hybridlab.models.stripedhyena import StripedHyena
 
 ARCHITECTURES: tuple[type[LanguageModel], ...] = (
     RWKV4,
@@ -30,6 +33,9 @@ ARCHITECTURES: tuple[type[LanguageModel], ...] = (
     Hawk,
     Griffin,
     RecurrentGemma,
+    H3,
+    Hyena,
+    StripedHyena,
 )
 
 
