@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 
-from hybridlab.models import PRESETS, RWKV4, RWKV6, HawkConfig, Mamba2Config, MambaConfig, from_preset
+from hybridlab.models import PRESETS, RWKV4, RWKV6, GriffinConfig, HawkConfig, Mamba2Config, MambaConfig, from_preset
+from hybridlab.models.config import Config
+from hybridlab.models.griffin_skeleton import GriffinSkeletonConfig
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.state import state_nbytes
 
 # Parameters to the digits that the papers report. (As remembered; the formulas below are exact and independent of them.)
-# Griffin's table leaves the embedding out; RetNet's paper calls its models 1.3B, 2.7B and 6.7B, but has another MLP.
+# Griffin's table leaves the embedding out, and calls one row of sizes 1.3B for every architecture: as a Griffin it is 1.2B.
 PRINTED = {
     "rwkv4-169m": 1.693e8,
     "rwkv4-430m": 4.304e8,
@@ -41,6 +43,12 @@ PRINTED = {
     "hawk-1b": 1.3e9,
     "hawk-3b": 3e9,
     "hawk-7b": 7e9,
+    "griffin-1b": 1.2e9,
+    "griffin-3b": 3e9,
+    "griffin-7b": 7e9,
+    "griffin-14b": 1.4e10,
+    "recurrentgemma-2b": 2.7e9,
+    "recurrentgemma-9b": 9e9,
 }
 # The papers' formulas for D, L, vocabulary; where they have none, summed up matrix by matrix.
 FORMULAS = {
@@ -56,17 +64,21 @@ FORMULAS = {
     "FalconMamba": lambda c: mamba_parameters(c) + 2 * c.vocabulary * c.width,
     "Mamba2": lambda c: mamba2_parameters(c) + (1 if c.tied else 2) * c.vocabulary * c.width,
     "Hawk": lambda c: hawk_parameters(c) + c.vocabulary * c.width,
+    "Griffin": lambda c: griffin_parameters(c) + c.vocabulary * c.width,
+    "RecurrentGemma": lambda c: griffin_parameters(c) + c.vocabulary * c.width,
 }
-# Numbers of state a layer after t tokens: in the dtype, in the state dtype.
+# Numbers of state in all layers after t tokens: in the dtype, in the state dtype.
 STATES = {
-    "RWKV4": lambda c, t: (2 * c.width, 3 * c.width),
-    "RWKV5": lambda c, t: (2 * c.width, 64 * c.width),
-    "RWKV6": lambda c, t: (2 * c.width, 64 * c.width),
-    "Decoder": lambda c, t: (2 * t * c.groups * c.head_width, 0),
-    "Mamba": lambda c, t: (2 * c.width * 3, 2 * c.width * 16),
-    "FalconMamba": lambda c, t: (2 * c.width * 3, 2 * c.width * 16),
-    "Mamba2": lambda c, t: (3 * (2 * c.width + 2 * 128 * c.groups), 2 * c.width * 128),
-    "Hawk": lambda c, t: (3 * c.inner, c.inner),
+    "RWKV4": lambda c, t: every_layer(c, 2 * c.width, 3 * c.width),
+    "RWKV5": lambda c, t: every_layer(c, 2 * c.width, 64 * c.width),
+    "RWKV6": lambda c, t: every_layer(c, 2 * c.width, 64 * c.width),
+    "Decoder": lambda c, t: every_layer(c, 2 * t * c.groups * c.head_width, 0),
+    "Mamba": lambda c, t: every_layer(c, 2 * c.width * 3, 2 * c.width * 16),
+    "FalconMamba": lambda c, t: every_layer(c, 2 * c.width * 3, 2 * c.width * 16),
+    "Mamba2": lambda c, t: every_layer(c, 3 * (2 * c.width + 2 * 128 * c.groups), 2 * c.width * 128),
+    "Hawk": lambda c, t: every_layer(c, 3 * c.inner, c.inner),
+    "Griffin": lambda c, t: griffin_state(c, t),
+    "RecurrentGemma": lambda c, t: griffin_state(c, t),
 }
 
 
@@ -86,9 +98,37 @@ def mamba2_parameters(c: Mamba2Config) -> int:
 
 
 def hawk_parameters(c: HawkConfig) -> int:
-    """Everything but the embedding: three maps, filter, two gates of 16 blocks, rates; an MLP of 3 D; biases; norms."""
-    mixer = (3 * c.width * c.inner + 2 * c.inner + c.width) + 5 * c.inner + 2 * (c.inner**2 // 16 + c.inner) + c.inner
-    return c.layers * (mixer + 9 * c.width**2 + 7 * c.width + 2 * c.width) + c.width
+    """Everything but the embedding: recurrent blocks, an MLP of 3 D, norms."""
+    return c.layers * (recurrent_parameters(c) + mlp_parameters(c)) + c.width
+
+
+def griffin_parameters(c: GriffinConfig) -> int:
+    """Everything but the embedding: the mixers of either kind, an MLP of 3 D, norms; heads fill the width, keys have one."""
+    attention = 2 * c.width * (c.width + c.head_width) + c.width
+    recurrent, attending = c.letters.count("G"), c.letters.count("W")
+    return recurrent * recurrent_parameters(c) + attending * attention + c.layers * mlp_parameters(c) + c.width
+
+
+def recurrent_parameters(c: GriffinSkeletonConfig) -> int:
+    """Three maps, filter, two gates of blocks, rates; biases."""
+    gates = 2 * (c.inner**2 // c.blocks + c.inner)
+    return (3 * c.width * c.inner + 2 * c.inner + c.width) + 5 * c.inner + gates + c.inner
+
+
+def mlp_parameters(c: GriffinSkeletonConfig) -> int:
+    """Three maps between D and 3 D with biases, and the norms of a block."""
+    return 9 * c.width**2 + 7 * c.width + 2 * c.width
+
+
+def griffin_state(c: GriffinConfig, t: int) -> tuple[int, int]:
+    """Recurrent layers keep three inputs and a state, the others as many keys and values as a query sees beside its own."""
+    recurrent, attending = c.letters.count("G"), c.letters.count("W")
+    return 3 * recurrent * c.inner + 2 * attending * min(t, c.window - 1) * c.head_width, recurrent * c.inner
+
+
+def every_layer(c: Config, narrow: int, wide: int) -> tuple[int, int]:
+    """So much in each layer."""
+    return c.layers * narrow, c.layers * wide
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +146,7 @@ def test_parameter_count(models: dict[str, LanguageModel], name: str) -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == FORMULAS[PRESETS[name].architecture.__name__](PRESETS[name].config)
     digits = len(f"{PRINTED[name]:.15g}".replace(".", "").strip("0"))
-    left_out = model.embedding.weight.numel() if name.startswith("hawk") else 0
+    left_out = model.embedding.weight.numel() if name.startswith(("hawk", "griffin")) else 0
     assert float(f"{count - left_out:.{digits - 1}e}") == PRINTED[name]
 
 
@@ -122,7 +162,7 @@ def test_state_bytes(models: dict[str, LanguageModel], name: str, length: int) -
     config = PRESETS[name].config
     state = models[name].init_state(1, length, device="meta")
     narrow, wide = STATES[PRESETS[name].architecture.__name__](config, length)
-    assert state_nbytes(state) == config.layers * (2 * narrow + 4 * wide)
+    assert state_nbytes(state) == 2 * narrow + 4 * wide
 
 
 def test_a_meta_model_runs() -> None:
