@@ -234,8 +234,8 @@ BAD_INPUTS = {
     ),
     "past of another dtype": (lambda x: {"state": (x["k"].float(), x["v"])}, "k_past is torch.float32 on cpu"),
     "pasts of two lengths": (lambda x: {"state": (x["k"], x["v"][:, 1:])}, "k_past has 13 rows and v_past 12"),
-    "unknown backend": (lambda x: {"backend": "numba"}, "unknown backend 'numba'; choose auto, naive"),
-    "unknown form": (lambda x: {"form": "flash"}, "unknown form 'flash'; choose parallel, recurrent, sdpa"),
+    "unknown backend": (lambda x: {"backend": "cuda"}, "unknown backend 'cuda'; choose auto, naive, numba, triton"),
+    "unknown form": (lambda x: {"form": "flash"}, "unknown form 'flash'; choose parallel, recurrent, sdpa, chunked"),
     "soft cap in sdpa": (lambda x: {"form": "sdpa", "softcap": 1.0}, "form='sdpa' has no softcap, got 1.0"),
 }
 

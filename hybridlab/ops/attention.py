@@ -3,8 +3,12 @@
     out_t = sum_i p_ti v_i,   p_t = softmax over the visible i of (scale * q_t . k_i)
 
 Query t sees key i when i <= t and, under a window W, when i > t - W (W counts t itself) or i < sinks. Heads share keys in
-groups of neighbours: head h reads key head h // (H / G). There is no kernel yet: `auto` is PyTorch's fused
-`scaled_dot_product_attention` (the form "sdpa") unless a soft cap asks for the literal form.
+groups of neighbours: head h reads key head h // (H / G).
+
+`auto` on a CPU is the Numba kernel. One token has nothing to cut into tiles and goes to PyTorch's fused
+`scaled_dot_product_attention`; so does bfloat16, in blocks. On a GPU it is PyTorch's function where queries see everything
+before them (one token, or a text without a past), and the Triton kernel for windows, sinks, soft caps and a text after a
+past, for which PyTorch's needs a mask or does not exist.
 
 The state needs no positions. It holds what later steps can still see, oldest first: under a window the first `sinks` rows of
 the whole sequence, then the last W - 1. A row's distance to a query is counted in rows, which is right for every row behind
@@ -19,11 +23,16 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from hybridlab.ops.checks import check_tensors
-from hybridlab.ops.dispatch import choose
+from hybridlab.ops.dispatch import automatic, choose
+from hybridlab.ops.kernel_op import kernel_op
 from hybridlab.ops.precision import state_dtype
 from hybridlab.shapes import GroupedKeys, GroupedValues, Queries, Values
 
 LAYOUT = {"q": "BTHK", "k": "BTGK", "v": "BTGV"}
+# Queries a block of the chunked form: fewer see fewer keys in vain, more make fewer calls.
+BLOCK = 64
+# Stands for no window in what kernels are given: longer than any text.
+ENDLESS = 1 << 30
 
 
 class AttentionState(NamedTuple):
@@ -72,8 +81,9 @@ def attention(
         scale: what multiplies the scores; None is 1 / sqrt(K).
         softcap: c, which turns a score s into c * tanh(s / c); None leaves it.
         sinks: the first so many keys of the whole sequence stay visible whatever the window. Keep it the same in all calls.
-        backend: "auto" or "naive".
-        form: "parallel" (the literal matrix), "recurrent" (one query at a time) or "sdpa" (PyTorch's fused function).
+        backend: "auto", "naive", "numba" or "triton".
+        form: "parallel" (the literal matrix), "recurrent" (one query at a time), "sdpa" (PyTorch's fused function) or
+            "chunked" (that function on blocks of queries, each with the keys it sees; linear in T under a window).
 
     Returns:
         output (B, T, H, V) in v's dtype, and the cache after the last token.
@@ -90,9 +100,9 @@ def attention(
     past = AttentionState(k[:, :0], v[:, :0]) if state is None else state
     _check_cache(past, k, v)
     sight = Sight(window, sinks, sizes["K"] ** -0.5 if scale is None else scale, softcap)
-    run = _chosen(backend, form, q, softcap)
+    run = _chosen(backend, form, q, past[0].shape[1], sight)
     # Copies even an empty past, so that the cache never shares storage with the arguments.
-    k, v = (torch.cat((old, new), 1) for old, new in zip(past, (k, v), strict=True))
+    k, v = (torch.cat((old.to(new.dtype), new), 1) for old, new in zip(past, (k, v), strict=True))
     return run(q, k, v, sight).to(v.dtype), AttentionState(_kept(k, sight), _kept(v, sight))
 
 
@@ -115,7 +125,7 @@ def attention_recurrent(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor
     past = k.shape[1] - q.shape[1]
     outputs = []
     for t, q_t in enumerate(q.unbind(1)):
-        seen_k, seen_v = (_seen_now(x[:, : past + t + 1], sight) for x in (k, v))
+        seen_k, seen_v = (_seen(x[:, : past + t + 1], sight, 1) for x in (k, v))
         scores = _capped((q_t.unsqueeze(1) * seen_k).sum(-1) * sight.scale, sight.softcap)
         outputs.append((scores.softmax(1).unsqueeze(-1) * seen_v).sum(1))
     return torch.stack(outputs, 1)
@@ -126,18 +136,37 @@ def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
     if sight.softcap is not None:
         raise ValueError(f"attention: form='sdpa' has no softcap, got {sight.softcap}; use form='parallel'")
     length, total = q.shape[1], k.shape[1]
-    whole = sight.window is None or total <= sight.window
     mask, causal = None, False
     # `is_causal` aligns the first query with the first key, so it is right only where there is no past.
-    if whole and length == total:
-        causal = True
-    elif not (whole and length == 1):
+    if _sees_all(length, total - length, sight):
+        causal = length > 1
+    else:
         mask = _visible(length, total, sight, q.device)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     # A dict, because a comparison of sizes is no plain bool while torch.compile traces symbolic sizes.
     grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     output = scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=sight.scale, **grouped)
     return output.transpose(1, 2)
+
+
+def attention_chunked(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+    """Block by block of queries, each over the keys that it sees: no (T, S) matrix, and T * W work under a window."""
+    length, past = q.shape[1], k.shape[1] - q.shape[1]
+    run: Callable[..., Tensor] = attention_sdpa if sight.softcap is None else attention_parallel
+    if run is attention_sdpa and _sees_all(length, past, sight):
+        return attention_sdpa(q, k, v, sight)
+    outputs = []
+    for start in range(0, length, BLOCK):
+        block = q[:, start : start + BLOCK]
+        seen = (_seen(x[:, : past + start + block.shape[1]], sight, block.shape[1]) for x in (k, v))
+        outputs.append(run(block, *seen, sight))
+    return torch.cat(outputs, 1)
+
+
+def _sees_all(length: int, past: int, sight: Sight) -> bool:
+    """Whether each query sees all that came before it, and PyTorch's fused function needs no mask for that."""
+    everything = sight.window is None or length + past <= sight.window
+    return everything and (length == 1 or past == 0)
 
 
 def _per_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
@@ -160,20 +189,28 @@ def _visible(length: int, total: int, sight: Sight, device: torch.device) -> Ten
     return causal & ((distance < sight.window) | (row < sight.sinks))
 
 
-def _seen_now(rows: Tensor, sight: Sight) -> Tensor:
-    """What the query at the last row sees."""
-    return rows if sight.window is None else _ends(rows, sight.sinks, sight.window)
+def _seen(rows: Tensor, sight: Sight, queries: int) -> Tensor:
+    """What the queries at the last so many rows see; the sinks, where anything lies between, beside the rest."""
+    return rows if sight.window is None else _ends(rows, sight.sinks, sight.window - 1 + queries)
 
 
 def _kept(rows: Tensor, sight: Sight) -> Tensor:
-    """What later queries can still see: the next one sees itself and one row less of the past."""
-    return rows if sight.window is None else _ends(rows, sight.sinks, sight.window - 1)
+    """What later queries can still see: the next one sees itself and one row less of the past.
+
+    A copy where anything is dropped, so that it is freed.
+    """
+    if sight.window is None:
+        return rows
+    kept = _ends(rows, sight.sinks, sight.window - 1)
+    return kept if kept is rows else kept.clone()
 
 
 def _ends(rows: Tensor, first: int, last: int) -> Tensor:
-    """The first so many rows and the last so many, none twice; a copy where anything is dropped, so that it is freed."""
+    """The first so many rows and the last so many, none twice."""
     total = rows.shape[1]
-    return rows if total <= first + last else torch.cat((rows[:, :first], rows[:, total - last :]), 1)
+    if total <= first + last:
+        return rows
+    return torch.cat((rows[:, :first], rows[:, total - last :]), 1) if first else rows[:, total - last :]
 
 
 def _check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -206,7 +243,8 @@ def _check_cache(state: AttentionState, k: Tensor, v: Tensor) -> None:
         batch, _, heads, width = new.shape
         if past.ndim != new.ndim or past.shape[0] != batch or past.shape[2:] != new.shape[2:]:
             raise ValueError(f"attention: {name} must be ({batch}, S, {heads}, {width}), got {tuple(past.shape)}")
-        if past.dtype != new.dtype or past.device != new.device:
+        # An empty cache has nothing to be cast: autocast makes bfloat16 keys beside a float32 model's empty one.
+        if (past.dtype != new.dtype and past.shape[1]) or past.device != new.device:
             found, expected = f"{past.dtype} on {past.device}", f"{new.dtype} on {new.device}"
             raise ValueError(f"attention: {name} is {found}, but the new rows are {expected}")
     if state[0].shape[1] != state[1].shape[1]:
@@ -215,15 +253,44 @@ def _check_cache(state: AttentionState, k: Tensor, v: Tensor) -> None:
         )
 
 
-def _chosen(backend: str, form: str | None, q: Tensor, softcap: float | None) -> Callable[..., Any]:
-    if backend == "auto" and form is None:
-        return attention_sdpa if softcap is None else attention_parallel
-    return choose("attention", FORMS, BACKENDS, backend, form, q)
+def _chosen(backend: str, form: str | None, q: Tensor, past: int, sight: Sight) -> Callable[..., Any]:
+    if backend != "auto" or form is not None:
+        return choose("attention", FORMS, BACKENDS, backend, form, q)
+    length, chosen = q.shape[1], automatic(q.device.type, q.dtype)
+    if chosen == "numba":
+        return attention_chunked if length == 1 else BACKENDS["numba"]
+    if chosen == "triton" and (sight.softcap is not None or not _sees_all(length, past, sight)):
+        return BACKENDS["triton"]
+    return attention_chunked
+
+
+def _kernel(module: str) -> Callable[..., Tensor]:
+    """A kernel file's operator; what a query sees goes as four numbers on the CPU, whatever the device."""
+    operator = kernel_op(module, (*LAYOUT, "sight"), _shapes, saved=1, constant=("sight",), results=1)
+
+    def run(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
+        window, sinks = (min(number, ENDLESS) for number in (sight.window or ENDLESS, sight.sinks))
+        numbers = (window, sinks, sight.scale, sight.softcap or 0.0)
+        return operator(q, k, v, torch.tensor(numbers, dtype=torch.float64))[0]
+
+    return run
+
+
+def _shapes(q: Tensor, k: Tensor, v: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
+    """The output, and the log of the sum of a query's weights."""
+    batch, length, heads, _ = q.shape
+    output = v.new_empty(batch, length, heads, v.shape[3])
+    return output, q.new_empty((batch, heads, length), dtype=state_dtype(q.dtype))
 
 
 FORMS: dict[str, Callable[..., Any]] = {
     "parallel": attention_parallel,
     "recurrent": attention_recurrent,
     "sdpa": attention_sdpa,
+    "chunked": attention_chunked,
 }
-BACKENDS: dict[str, Callable[..., Any]] = {"naive": attention_parallel}
+BACKENDS: dict[str, Callable[..., Any]] = {
+    "naive": attention_parallel,
+    "numba": _kernel("attention_numba"),
+    "triton": _kernel("attention_triton"),
+}
