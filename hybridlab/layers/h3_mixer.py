@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hybridlab.layers import initial
 from hybridlab.layers.kept import Kept
 from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
-from hybridlab.layers.modes import as_complex, complex_zeros, wave_rates, wave_steps
+from hybridlab.layers.modes import as_complex, bilinear, complex_zeros, wave_rates, wave_steps
 from hybridlab.ops.modal_conv import BACKENDS, modal_conv
 from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.ops.short_conv import short_conv
@@ -37,8 +37,8 @@ class H3Mixer(Layer):
     """y = out(q . waves(shift(k) v)): with one channel a head, each of the two memories works channel by channel.
 
     The shift memory holds the last N keys: shift(k)_t = sum_j a_j k_{t - j} + D' k_t, a_j = sum_n B'_n C'_{n + j}. The waves
-    are a diagonal state-space model of N / 2 complex numbers, s_t = p s_{t-1} + b u_t, read as 2 Re(sum c s_t) + D u_t; with
-    A = -exp(log_rate) + i frequency and steps dt, p = (1 + dt A / 2) / (1 - dt A / 2) and b = dt B / (1 - dt A / 2).
+    are a diagonal state-space model of N / 2 complex numbers, s' = A s + B u in continuous time with A = -exp(log_rate) +
+    i frequency, read as 2 Re(sum C s) + D u; steps of dt make it the s_t = p s_{t-1} + dt B u_t / (1 - dt A / 2) of tokens.
 
     With K > 1 channels a head, u_t is the outer product of its keys and values: one model of waves serves all K * K, and the
     queries add up over the keys. What comes out lies value by value, all heads of the first value channel first, although
@@ -70,10 +70,10 @@ class H3Mixer(Layer):
         self.shift_in = nn.Parameter(torch.eye(1, state_size).repeat(width, 1))
         self.shift_out = nn.Parameter(torch.empty(width, state_size).uniform_(-(state_size**-0.5), state_size**-0.5))
         self.shift_skip = nn.Parameter(torch.randn(width))
-        fading, turning = wave_rates(modes)
+        rates = wave_rates(modes)
         self.log_step = nn.Parameter(wave_steps(heads))
-        self.log_rate = nn.Parameter(fading.log().repeat(heads, 1))
-        self.frequency = nn.Parameter(turning.repeat(heads, 1))
+        self.log_rate = nn.Parameter((-rates.real).log().repeat(heads, 1))
+        self.frequency = nn.Parameter(rates.imag.repeat(heads, 1))
         self.wave_in = nn.Parameter(torch.tensor([1.0, 0.0]).repeat(heads, modes, 1))
         self.wave_out = nn.Parameter(torch.randn(heads, modes, 2) * 2**-0.5)
         self.skip = nn.Parameter(torch.randn(heads))
@@ -99,8 +99,8 @@ class H3Mixer(Layer):
         wide = least_state_dtype(self.log_step.dtype)
         rates = torch.complex(-self.log_rate.to(wide).exp(), self.frequency.to(wide))
         step = self.log_step.to(wide).exp().unsqueeze(1)
-        half = step * rates / 2
-        return (1 + half) / (1 - half), 2 * step * as_complex(self.wave_out) * as_complex(self.wave_in) / (1 - half)
+        poles, gains = bilinear(rates, step)
+        return poles, gains * as_complex(self.wave_out) * as_complex(self.wave_in)
 
     def forward(self, x: Stream, state: H3State | None = None, shared: Shared | None = None) -> tuple[Stream, H3State]:
         """(B, T, D) to (B, T, D), and the state after the last token."""

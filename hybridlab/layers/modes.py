@@ -21,9 +21,18 @@ def complex_zeros(storage: Storage, *shape: int) -> Tensor:
     return torch.zeros(shape, dtype=kind, device=storage.device)
 
 
-def wave_rates(modes: int) -> tuple[Tensor, Tensor]:
-    """Where the waves of S4D-Lin begin, (modes,) each: all fade at the rate 1/2, number n turns by pi n a unit of time."""
-    return torch.full((modes,), 0.5), math.pi * torch.arange(modes)
+def bilinear(rates: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Waves of continuous time, s' = A s + u, read every `step`: their poles, and what 2 Re(c s) makes of c = 1.
+
+    p = (1 + dt A / 2) / (1 - dt A / 2), gain = 2 dt / (1 - dt A / 2), both of the shape of the rates A.
+    """
+    half = step * rates / 2
+    return (1 + half) / (1 - half), 2 * step / (1 - half)
+
+
+def wave_rates(modes: int) -> Tensor:
+    """Where the waves of S4D-Lin begin, complex (modes,): all fade at the rate 1/2, number n turns by pi n a time unit."""
+    return torch.complex(torch.full((modes,), -0.5), math.pi * torch.arange(modes))
 
 
 def wave_steps(channels: int, shortest: float = 1e-3, longest: float = 0.1) -> Tensor:

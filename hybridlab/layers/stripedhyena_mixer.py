@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridlab.layers.layer import Layer, Shared, Storage, backends_of
-from hybridlab.layers.modes import as_complex, complex_zeros, wave_rates, wave_steps
+from hybridlab.layers.modes import as_complex, bilinear, complex_zeros, wave_rates, wave_steps
 from hybridlab.layers.short_filter import ShortFilter
 from hybridlab.ops.modal_conv import BACKENDS, modal_conv
 from hybridlab.shapes import ConvState, Stream
@@ -29,14 +29,12 @@ class StripedHyenaSizes(NamedTuple):
         state_size: N, waves a filter.
         filter_width: W, taps of the short convolution.
         filter_bias: whether the short convolution has biases.
-        sharing: neighbouring channels that share a filter.
         heads: the projections lie head by head, [x_2 | x_1 | v] in each; None: in three parts of the whole width.
     """
 
     state_size: int = 2
     filter_width: int = 3
     filter_bias: bool = True
-    sharing: int = 1
     heads: int | None = None
 
 
@@ -47,17 +45,17 @@ class StripedHyenaMixer(Layer):
     """y = out(x_2 * (h * u + D u)), u = x_1 v, where [x_2 | x_1 | v] = conv(in(x)) and h_t = Re sum_n R_n p_n^t.
 
     The star of h is a convolution over all of the past, but the poles p and residues R let it be carried in N complex
-    numbers a channel. The authors' code loads poles that were learned and draws stand-ins otherwise; here they begin as the
-    waves of H3, from which they descend.
+    numbers a channel. They begin as the waves of H3: the authors learned them in that form and converted them afterwards.
 
     Args:
         width: D.
         sizes: N, W and how channels lie.
 
     Raises:
-        ValueError: sharing or heads that do not divide the width.
+        ValueError: heads that do not divide the width.
 
-    Source: the authors' code, togethercomputer/stripedhyena; modal filters, arXiv 2310.18780. Chapter 06.
+    Source: the authors' code, togethercomputer/stripedhyena (its checkpoint_conversion.py for the form that was learned);
+    modal filters, arXiv 2310.18780. Chapter 06.
     """
 
     backends = backends_of(BACKENDS)
@@ -65,18 +63,15 @@ class StripedHyenaMixer(Layer):
 
     def __init__(self, width: int, sizes: StripedHyenaSizes = DEFAULT_SIZES) -> None:
         super().__init__()
-        for name in ("sharing", "heads"):
-            if width % (getattr(sizes, name) or 1):
-                raise ValueError(f"StripedHyenaMixer: {name} must divide width {width}, got {getattr(sizes, name)}")
+        if width % (sizes.heads or 1):
+            raise ValueError(f"StripedHyenaMixer: heads must divide width {width}, got {sizes.heads}")
         self.width, self.sizes = width, sizes
-        systems = width // sizes.sharing
-        fading, turning = wave_rates(sizes.state_size)
-        steps = wave_steps(systems).exp().unsqueeze(1)
-        poles = torch.polar(torch.exp(-steps * fading), steps * turning)
+        poles, gains = bilinear(wave_rates(sizes.state_size), wave_steps(width).exp().unsqueeze(1))
+        heard = gains * as_complex(torch.randn(width, sizes.state_size, 2) * 2**-0.5)
         self.input = nn.Linear(width, 3 * width)
         self.conv = ShortFilter(3 * width, sizes.filter_width, sizes.filter_bias)
-        self.poles = nn.Parameter(torch.view_as_real(poles).clone())
-        self.residues = nn.Parameter(steps.unsqueeze(2) * 2**0.5 * torch.randn(systems, sizes.state_size, 2))
+        self.poles = nn.Parameter(torch.view_as_real(poles))
+        self.residues = nn.Parameter(torch.view_as_real(heard))
         self.D = nn.Parameter(torch.zeros(width))
         self.output = nn.Linear(width, width)
 
@@ -88,7 +83,7 @@ class StripedHyenaMixer(Layer):
         projected, conv = self.conv(self.input(x), state.conv, self.backend)
         # Head by head, or as if there were one head.
         gate, key, value = (part.flatten(2) for part in projected.unflatten(2, (self.sizes.heads or 1, 3, -1)).unbind(3))
-        poles, residues = (as_complex(part).repeat_interleave(self.sizes.sharing, 0) for part in (self.poles, self.residues))
+        poles, residues = as_complex(self.poles), as_complex(self.residues)
         y, waves = self.op(key * value, poles, residues, self.D, state.waves, backend=self.backend)
         return self.output(y * gate), StripedHyenaState(conv, waves)
 

@@ -14,6 +14,8 @@ from hybridlab.models import (
     mamba_checkpoint,
     recurrent_gemma_checkpoint,
     rwkv_checkpoint,
+    safari_checkpoint,
+    stripedhyena_checkpoint,
 )
 from hybridlab.models.checkpoint_files import read_checkpoint
 from hybridlab.models.checkpoint_layout import Checkpoint, Layout, expert_count
@@ -28,6 +30,7 @@ FOLDERS: Mapping[str, Layout] = {
     **mamba_checkpoint.FOLDERS,
     **mamba2_checkpoint.FOLDERS,
     **recurrent_gemma_checkpoint.FOLDERS,
+    **stripedhyena_checkpoint.FOLDERS,
 }
 # The authors' own files.
 RELEASED: tuple[Layout, ...] = (
@@ -35,6 +38,8 @@ RELEASED: tuple[Layout, ...] = (
     *mamba_checkpoint.RELEASED,
     *mamba2_checkpoint.RELEASED,
     *griffin_checkpoint.RELEASED,
+    *safari_checkpoint.RELEASED,
+    *stripedhyena_checkpoint.RELEASED,
 )
 # A file that shares less than this with every layout is something else.
 LEAST_LIKENESS = 0.5
@@ -49,8 +54,10 @@ def load_checkpoint(
     transformers writes, of model_type rwkv, llama, mistral, mixtral, gemma2, mamba, falcon_mamba, mamba2 and
     recurrent_gemma, and those of Mamba's and Mamba-2's authors. Reads Codestral Mamba as Mistral released it (params.json
     and consolidated.safetensors), and the authors' files (.pth, .pt or .safetensors) of RWKV-4, 5.2 and 6, whose version
-    and sizes are read off their tensors, and of Hawk, Griffin and RecurrentGemma, for which config.json or `config` must
-    say whether embeddings are scaled, what limits logits, and how far attention sees.
+    and sizes are read off their tensors; of Hawk, Griffin and RecurrentGemma, for which config.json or `config` must
+    say whether embeddings are scaled, what limits logits, and how far attention sees; of Hyena and H3, for which they must
+    say whether filters fade and how many heads attend; and of StripedHyena, whose folders it reads too, with the fields of
+    its authors' configurations.
 
     Args:
         path: a folder or a file.

@@ -44,6 +44,11 @@ class H3Config(SafariConfig):
         known = set(self.attention_layers) <= set(range(self.layers))
         self.require(known, "attention_layers", f"numbers from 0 to {self.layers - 1}")
 
+    @property
+    def letters(self) -> str:
+        """What mixes the tokens of each layer: A attention, H the two memories of H3."""
+        return "".join("A" if layer in self.attention_layers else "H" for layer in range(self.layers))
+
 
 PRESETS = {
     "h3-2.7b": Preset(
@@ -60,7 +65,7 @@ class H3(SafariSkeleton):
 
     def __init__(self, config: H3Config, backend: str = "auto") -> None:
         def mixer(depth: Depth) -> Layer:
-            if depth.layer not in config.attention_layers:
+            if config.letters[depth.layer] == "H":
                 return H3Mixer(config.width, config.state_size, config.head_width)
             head_width = config.width // config.heads
             return GroupedAttention(config.width, config.heads, config.heads, head_width, None, config.rotary, depth, BIASED)

@@ -35,7 +35,6 @@ class StripedHyenaConfig(Config):
         state_size: N, waves a filter.
         filter_width: W, taps of the short convolution.
         filter_bias: whether the short convolution has biases.
-        sharing: neighbouring channels that share a filter.
         by_head: whether the projections of the mixers lie head by head, or in three parts of the whole width.
         rotary: positions in attention.
         attention_bias: whether attention's maps have biases.
@@ -50,7 +49,6 @@ class StripedHyenaConfig(Config):
     state_size: int = 2
     filter_width: int = 3
     filter_bias: bool = True
-    sharing: int = 1
     by_head: bool = True
     rotary: Rotary = PLAIN
     attention_bias: bool = False
@@ -66,21 +64,25 @@ class StripedHyenaConfig(Config):
             self.fill("attention_layers", tuple(range(1, self.layers, 2)))
 
     def check(self) -> None:
-        """Heads that fill the width and share keys evenly, layers that exist, filters shared evenly."""
+        """Heads that fill the width and share keys evenly, layers that exist."""
         self.require(self.width % self.heads == 0, "heads", f"a divisor of width = {self.width}")
         self.require(
             self.width // self.heads % 2 == 0, "heads", "heads of an even number of channels (rotation turns pairs)"
         )
         self.require(self.heads % self.groups == 0, "groups", f"a divisor of heads = {self.heads}")
-        self.require(self.width % self.sharing == 0, "sharing", f"a divisor of width = {self.width}")
         known = set(self.attention_layers or ()) <= set(range(self.layers))
         self.require(known, "attention_layers", f"numbers from 0 to {self.layers - 1}")
+
+    @property
+    def letters(self) -> str:
+        """What mixes the tokens of each layer: A attention, H Hyena's convolution."""
+        return "".join("A" if layer in (self.attention_layers or ()) else "H" for layer in range(self.layers))
 
     @property
     def mixer_sizes(self) -> StripedHyenaSizes:
         """The sizes of each convolving layer's mixer."""
         heads = self.heads if self.by_head else None
-        return StripedHyenaSizes(self.state_size, self.filter_width, self.filter_bias, self.sharing, heads)
+        return StripedHyenaSizes(self.state_size, self.filter_width, self.filter_bias, heads)
 
 
 PRESETS = {
@@ -114,7 +116,7 @@ def _block(config: StripedHyenaConfig, depth: Depth) -> ResidualBlock:
 
 
 def _mixer(config: StripedHyenaConfig, depth: Depth) -> Layer:
-    if depth.layer not in (config.attention_layers or ()):
+    if config.letters[depth.layer] == "H":
         return StripedHyenaMixer(config.width, config.mixer_sizes)
     head_width, options = config.width // config.heads, AttentionOptions(bias=config.attention_bias)
     return GroupedAttention(config.width, config.heads, config.groups, head_width, None, config.rotary, depth, options)
