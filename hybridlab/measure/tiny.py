@@ -49,7 +49,7 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     "Decoder, window": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, window=WINDOW)),
     "Decoder, experts": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, routing=Routing(4, 2))),
     "Gemma2": lambda: Gemma2(
-        Gemma2Config(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, window=WINDOW, query_scalar=9.0, logit_cap=5.0)
+        Gemma2Config(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, window=WINDOW, query_scalar=9.0, score_cap=2.0)
     ),
     "Mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6)),
     "FalconMamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, state_size=6, tied=False)),

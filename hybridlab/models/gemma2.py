@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -31,8 +32,8 @@ class Gemma2Config(AttentionConfig):
     """
 
     query_scalar: float = 0.0
-    score_cap: float | None = 50.0
-    logit_cap: float | None = 30.0
+    score_cap: float | None = None
+    logit_cap: float | None = None
     norm_eps: float = 1e-6
 
     def derive(self) -> None:
@@ -43,18 +44,17 @@ class Gemma2Config(AttentionConfig):
 
 SOURCE = "Gemma 2, arXiv 2408.00118, table 1; the released configuration for eps and the scale of the scores"
 
+
+def _released(width: int, layers: int, **sizes: Any) -> Gemma2Config:
+    """What all three have in common."""
+    return Gemma2Config(256_000, width, layers, window=4096, score_cap=50.0, logit_cap=30.0, **sizes)
+
+
 PRESETS = {
-    "gemma2-2b": Preset(
-        Gemma2Config(256_000, 2304, 26, heads=8, groups=4, head_width=256, ffn_width=9216, window=4096), SOURCE
-    ),
-    "gemma2-9b": Preset(
-        Gemma2Config(256_000, 3584, 42, heads=16, groups=8, head_width=256, ffn_width=14_336, window=4096), SOURCE
-    ),
+    "gemma2-2b": Preset(_released(2304, 26, heads=8, groups=4, head_width=256, ffn_width=9216), SOURCE),
+    "gemma2-9b": Preset(_released(3584, 42, heads=16, groups=8, head_width=256, ffn_width=14_336), SOURCE),
     "gemma2-27b": Preset(
-        Gemma2Config(
-            256_000, 4608, 46, heads=32, groups=16, head_width=128, ffn_width=36_864, window=4096, query_scalar=144.0
-        ),
-        SOURCE,
+        _released(4608, 46, heads=32, groups=16, head_width=128, ffn_width=36_864, query_scalar=144.0), SOURCE
     ),
 }
 
