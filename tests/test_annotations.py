@@ -67,6 +67,7 @@ for model in (
     models.FalconMamba(models.FalconMambaConfig(vocabulary=11, width=16, layers=2)),
     models.Mamba2(models.Mamba2Config(vocabulary=11, width=16, layers=2, head_width=8, groups=2)),
     models.Hawk(models.HawkConfig(vocabulary=11, width=16, layers=2, blocks=4, scaled=True, logit_cap=5.0)),
+    models.RecurrentGemma(models.RecurrentGemmaConfig(vocabulary=11, width=16, layers=3, heads=2, window=4)),
     models.RetNet(models.RetNetConfig(vocabulary=11, width=16, layers=2, head_width=8)),
     models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSGTAW", window=3)),
 ):

@@ -9,6 +9,7 @@ from torch import Tensor
 from hybridlab.layers import (
     Depth,
     GeGLU,
+    GriffinAttention,
     GroupedAttention,
     Layer,
     Mamba2Mixer,
@@ -66,6 +67,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "attention, rotary": lambda: attention(rotary=Rotary()),
     "window attention": lambda: attention(WINDOW),
     "window attention, rotary": lambda: attention(WINDOW, Rotary()),
+    "griffin attention": lambda: GriffinAttention(WIDTH, 4, 1, 8, WINDOW, input_bias=True, depth=DEPTH),
     "swiglu": lambda: SwiGLU(WIDTH, 40),
     "geglu": lambda: GeGLU(WIDTH, 40, DEPTH),
     "block": block,
@@ -89,6 +91,7 @@ FORMULAS: dict[str, Callable[[int], tuple[int, int]]] = {
     "attention, rotary": lambda t: (2 * t * GROUPS * HEAD_WIDTH, 0),
     "window attention": lambda t: (2 * min(t, WINDOW - 1) * GROUPS * HEAD_WIDTH, 0),
     "window attention, rotary": lambda t: (2 * min(t, WINDOW - 1) * GROUPS * HEAD_WIDTH, 0),
+    "griffin attention": lambda t: (2 * min(t, WINDOW - 1) * 8, 0),
     "swiglu": lambda t: (0, 0),
     "geglu": lambda t: (0, 0),
     "block": lambda t: (2 * WIDTH, MATRICES),

@@ -14,6 +14,8 @@ from hybridlab.models import (
     DecoderConfig,
     FalconMamba,
     FalconMambaConfig,
+    Griffin,
+    GriffinConfig,
     Hawk,
     HawkConfig,
     HybridConfig,
@@ -43,6 +45,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "falcon mamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, 2, inner=30, rank=3, bias=True, tied=False)),
     "mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, 2, heads=6, head_width=7, state_size=5, groups=3, bias=True)),
     "hawk": lambda: Hawk(HawkConfig(VOCABULARY, WIDTH, 2, inner=20, blocks=5, filter_width=3, scaled=True, logit_cap=7.0)),
+    "griffin": lambda: Griffin(
+        GriffinConfig(VOCABULARY, WIDTH, 4, inner=20, blocks=5, heads=3, window=WINDOW, logit_cap=7.0)
+    ),
     "retnet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, 2, head_width=8, value_width=5, ffn_width=30)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=PATTERN, head_width=8, window=WINDOW)),
 }

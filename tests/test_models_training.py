@@ -15,6 +15,8 @@ from hybridlab.models import (
     DecoderConfig,
     FalconMamba,
     FalconMambaConfig,
+    Griffin,
+    GriffinConfig,
     Hawk,
     HawkConfig,
     HybridConfig,
@@ -42,6 +44,7 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "falcon mamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, tied=False)),
     "mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, LAYERS, head_width=16, state_size=16)),
     "hawk": lambda: Hawk(HawkConfig(VOCABULARY, WIDTH, LAYERS, blocks=2)),
+    "griffin": lambda: Griffin(GriffinConfig(VOCABULARY, WIDTH, 3, blocks=2, heads=2, window=5)),
     "retnet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, LAYERS, head_width=16)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern="RA", head_width=16)),
 }
@@ -57,7 +60,7 @@ def test_first_loss_is_that_of_a_guess(name: str) -> None:
     model = MODELS[name]()
     set_backend(model, "naive")
     loss = loss_of(model, torch.randint(0, VOCABULARY, (8, 17)))
-    wide = 0.5 if name in ("hawk", "retnet") else 0
+    wide = 0.5 if name in ("hawk", "griffin", "retnet") else 0
     assert loss.item() == pytest.approx(math.log(VOCABULARY) + wide, abs=0.3)
 
 
