@@ -12,10 +12,13 @@ from hybridlab.layers import (
     Depth,
     EmbeddingScale,
     GeGLU,
+    GriffinAttention,
     OffsetRMSNorm,
     RGLRUBlock,
+    Rotary,
     Shared,
     initial,
+    rotary,
     set_backend,
 )
 from hybridlab.layers import short_filter as short_filter_module
@@ -150,3 +153,38 @@ def test_both_ops_run_on_the_chosen_backend(monkeypatch: pytest.MonkeyPatch) -> 
     assert call.op == "rg_lru"
     assert call.inputs["backend"] == "naive"
     assert heard == ["naive"]
+
+
+def test_half_a_head_is_turned() -> None:
+    """The first half as a head of its own, with frequencies of its own width; the second half reads without positions."""
+    x, at = torch.randn(2, 5, 3, 8, dtype=torch.float64), torch.tensor(7)
+    turned = rotary.rotated(x, at, Rotary(theta=50.0, fraction=0.5))
+    torch.testing.assert_close(turned[..., :4], rotary.rotated(x[..., :4], at, Rotary(theta=50.0)), rtol=0, atol=0)
+    assert torch.equal(turned[..., 4:], x[..., 4:])
+
+
+def test_griffins_attention_by_hand() -> None:
+    """One head of keys for all; a query sees three keys; scores over the root of the head width; a bias at the end."""
+    layer = GriffinAttention(12, 3, 1, 8, 3, input_bias=True).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(1, 6, 12, dtype=torch.float64)
+    q, k, v = (m(x).unflatten(-1, (-1, 8)) for m in (layer.query, layer.key, layer.value))
+    q, k = (rotary.rotated(y, torch.tensor(0), Rotary(fraction=0.5)) for y in (q, k))
+    rows = []
+    for t in range(6):
+        seen = slice(max(0, t - 2), t + 1)
+        weights = (torch.einsum("h k, s k -> h s", q[0, t], k[0, seen, 0]) / math.sqrt(8)).softmax(-1)
+        rows.append((weights @ v[0, seen, 0]).flatten())
+    expected = linear(torch.stack(rows), layer.output.weight, layer.output.bias)
+    torch.testing.assert_close(layer(x)[0][0], expected, rtol=0, atol=1e-12)
+
+
+def test_fresh_attention() -> None:
+    """Maps as all of Griffin's, and no bias but the output's, which starts at zero."""
+    layer = GriffinAttention(64, 8, 1, 32, 5, depth=Depth(0, 8))
+    spreads = {layer.query: 1 / 8, layer.key: 1 / 8, layer.value: 1 / 8, layer.output: math.sqrt(2 / 8 / 256)}
+    for matrix, spread in spreads.items():
+        assert matrix.weight.std().item() == pytest.approx(spread, rel=0.08)
+    assert {name for name, _ in layer.named_parameters() if name.endswith("bias")} == {"output.bias"}
+    assert not layer.output.bias.any()
