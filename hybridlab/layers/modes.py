@@ -15,10 +15,13 @@ def as_complex(pairs: Tensor) -> Tensor:
 
 
 def complex_zeros(storage: Storage, *shape: int) -> Tensor:
-    """Where a recurrent state of complex numbers is added up: each is two numbers of the state's dtype."""
-    # There is no complex number of two bfloat16; one of two float16 has its size.
-    kind = torch.complex32 if storage.state_dtype.itemsize == 2 else storage.state_dtype.to_complex()
-    return torch.zeros(shape, dtype=kind, device=storage.device)
+    """Where a recurrent state of complex numbers is added up: each is two numbers of the state's dtype.
+
+    There are no complex numbers of 16-bit halves to compute with; where they are only counted, they are pairs, in a last axis.
+    """
+    if storage.state_dtype.itemsize < torch.float32.itemsize:
+        return storage.recurrent(*shape, 2)
+    return torch.zeros(shape, dtype=storage.state_dtype.to_complex(), device=storage.device)
 
 
 def bilinear(rates: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
