@@ -14,6 +14,7 @@ import torch
 from jaxtyping import TypeCheckError, install_import_hook
 with install_import_hook("hybridlab", "annotation_checker.check"):
     import hybridlab.ops as ops, hybridlab.models as models
+    from hybridlab.layers import Routing
 
 def normal(*shape): return torch.randn(*shape, requires_grad=True)
 """
@@ -63,6 +64,8 @@ for model in (
     models.RWKV5(models.RWKV5Config(vocabulary=11, width=16, layers=2, head_width=8)),
     models.RWKV6(models.RWKV6Config(vocabulary=11, width=16, layers=2, head_width=8)),
     models.Decoder(models.DecoderConfig(vocabulary=11, width=16, layers=2, heads=4, groups=2)),
+    models.Decoder(models.DecoderConfig(vocabulary=11, width=16, layers=2, heads=4, routing=Routing(3, 2))),
+    models.Gemma2(models.Gemma2Config(vocabulary=11, width=16, layers=2, heads=4, window=3, score_cap=5.0, logit_cap=5.0)),
     models.Mamba(models.MambaConfig(vocabulary=11, width=16, layers=2)),
     models.FalconMamba(models.FalconMambaConfig(vocabulary=11, width=16, layers=2)),
     models.Mamba2(models.Mamba2Config(vocabulary=11, width=16, layers=2, head_width=8, groups=2)),

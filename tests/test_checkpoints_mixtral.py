@@ -43,7 +43,7 @@ def test_logits(tmp_path: Path, variant: str) -> None:
 
 @torch.no_grad()
 def test_logits_in_float64(tmp_path: Path) -> None:
-    """The reference computes its norms and weighs its experts in float32 in any case; another choice of an expert would be off by far more."""
+    """The reference computes norms and weights in float32 in any case; another choice of experts would be far off."""
     reference, folder = mixtral(tmp_path)
     reference.set_experts_implementation("eager")  # the default has no float64
     ids = torch.randint(0, VOCABULARY, (3, 37))

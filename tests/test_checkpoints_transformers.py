@@ -190,7 +190,7 @@ def test_missing_rotary_field(tmp_path: Path) -> None:
     ("field", "value", "message"),
     [
         ("hidden_act", "gelu", "hidden_act 'gelu'"),
-        ("attention_bias", True, "attention_bias True"),
+        ("mlp_bias", True, "mlp_bias True"),
         ("model_type", "bert", "model_type 'bert'; known are rwkv, llama, mistral"),
         ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}, "rope_type 'yarn'"),
     ],

@@ -7,6 +7,7 @@ import torch
 
 from hybridlab.models import PRESETS, RWKV4, RWKV6, GriffinConfig, HawkConfig, Mamba2Config, MambaConfig, from_preset
 from hybridlab.models.config import Config
+from hybridlab.models.decoder import AttentionConfig, DecoderConfig
 from hybridlab.models.griffin_skeleton import GriffinSkeletonConfig
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.state import state_nbytes
@@ -26,8 +27,16 @@ PRINTED = {
     "eagle-7b": 7.52e9,
     "finch-1.6b": 1.60e9,
     "finch-3.1b": 3.10e9,
+    "llama-2-7b": 6.74e9,
     "llama-3.1-8b": 8.03e9,
+    "llama-3.1-70b": 7.06e10,
+    "llama-3.2-3b": 3.21e9,
     "mistral-7b": 7.24e9,
+    "mixtral-8x7b": 4.67e10,
+    "mixtral-8x22b": 1.41e11,
+    "gemma2-2b": 2.61e9,
+    "gemma2-9b": 9.24e9,
+    "gemma2-27b": 2.72e10,
     "mamba-130m": 129_135_360,
     "mamba-370m": 371_516_416,
     "mamba-790m": 793_204_224,
@@ -55,11 +64,8 @@ FORMULAS = {
     "RWKV4": lambda c: 2 * c.vocabulary * c.width + 13 * c.width**2 * c.layers + c.width * (11 * c.layers + 4),
     "RWKV5": lambda c: 13 * c.width**2 * c.layers + 14 * c.width * c.layers + 4 * c.width + 2 * c.width * c.vocabulary,
     "RWKV6": lambda c: 13 * c.width**2 * c.layers + 464 * c.width * c.layers + 4 * c.width + 2 * c.width * c.vocabulary,
-    "Decoder": lambda c: (
-        c.layers * (2 * c.width * c.head_width * (c.heads + c.groups) + 3 * c.width * c.ffn_width + 2 * c.width)
-        + 2 * c.vocabulary * c.width
-        + c.width
-    ),
+    "Decoder": lambda c: decoder_parameters(c) + (1 if c.tied else 2) * c.vocabulary * c.width,
+    "Gemma2": lambda c: gated_layers(c, 1, 4) + c.width + c.vocabulary * c.width,
     "Mamba": lambda c: mamba_parameters(c) + c.vocabulary * c.width,
     "FalconMamba": lambda c: mamba_parameters(c) + 2 * c.vocabulary * c.width,
     "Mamba2": lambda c: mamba2_parameters(c) + (1 if c.tied else 2) * c.vocabulary * c.width,
@@ -73,6 +79,7 @@ STATES = {
     "RWKV5": lambda c, t: every_layer(c, 2 * c.width, 64 * c.width),
     "RWKV6": lambda c, t: every_layer(c, 2 * c.width, 64 * c.width),
     "Decoder": lambda c, t: every_layer(c, 2 * t * c.groups * c.head_width, 0),
+    "Gemma2": lambda c, t: (c.layers // 2 * 2 * (t + min(t, c.window - 1)) * c.groups * c.head_width, 0),
     "Mamba": lambda c, t: every_layer(c, 2 * c.width * 3, 2 * c.width * 16),
     "FalconMamba": lambda c, t: every_layer(c, 2 * c.width * 3, 2 * c.width * 16),
     "Mamba2": lambda c, t: every_layer(c, 3 * (2 * c.width + 2 * 128 * c.groups), 2 * c.width * 128),
@@ -95,6 +102,19 @@ def mamba2_parameters(c: Mamba2Config) -> int:
     inner, vectors, heads = 2 * c.width, 2 * 128 * c.groups, 2 * c.width // 64
     mixer = c.width * (2 * inner + vectors + heads) + 5 * (inner + vectors) + 3 * heads + inner + inner * c.width
     return c.layers * (mixer + c.width) + c.width
+
+
+def gated_layers(c: AttentionConfig, mlps: int, norms: int) -> int:
+    """Layers of grouped attention, so many gated MLPs and norms."""
+    attention = 2 * c.width * c.head_width * (c.heads + c.groups)
+    return c.layers * (attention + mlps * 3 * c.width * c.ffn_width + norms * c.width)
+
+
+def decoder_parameters(c: DecoderConfig) -> int:
+    """Everything but the embedding and the head; a router of one row an expert beside the experts."""
+    if c.routing is None:
+        return gated_layers(c, 1, 2) + c.width
+    return gated_layers(c, c.routing.experts, 2) + c.layers * c.routing.experts * c.width + c.width
 
 
 def hawk_parameters(c: HawkConfig) -> int:

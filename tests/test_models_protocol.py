@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from hybridlab.layers import Routing
 from hybridlab.models import (
     LETTERS,
     RWKV4,
@@ -14,6 +15,8 @@ from hybridlab.models import (
     DecoderConfig,
     FalconMamba,
     FalconMambaConfig,
+    Gemma2,
+    Gemma2Config,
     Griffin,
     GriffinConfig,
     Hawk,
@@ -41,6 +44,10 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, 2, head_width=8)),
     "rwkv6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, 2, head_width=8, mix_rank=3, decay_rank=5)),
     "decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, 2, heads=4, groups=2)),
+    "decoder, experts": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, 2, heads=4, groups=2, routing=Routing(3, 2))),
+    "gemma2": lambda: Gemma2(
+        Gemma2Config(VOCABULARY, WIDTH, 2, heads=4, groups=2, window=WINDOW, score_cap=2.0, logit_cap=7.0)
+    ),
     "mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, 2, state_size=5, filter_width=3)),
     "falcon mamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, 2, inner=30, rank=3, bias=True, tied=False)),
     "mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, 2, heads=6, head_width=7, state_size=5, groups=3, bias=True)),
@@ -95,7 +102,8 @@ def test_causal(model: LanguageModel) -> None:
         changed = ids.clone()
         changed[:, t] = (ids[:, t] + torch.randint(1, VOCABULARY, (BATCH,))) % VOCABULARY
         after = model(changed).logits
-        assert torch.equal(after[:, :t], before[:, :t]), f"token {t} reached back"
+        # Not to the bit: an expert that reads other rows beside may round otherwise.
+        assert (after[:, :t] - before[:, :t]).abs().sum() < 1e-9, f"token {t} reached back"
         assert ((after[:, t] - before[:, t]).abs().amax(-1) > 1e-6).all(), f"token {t} does not see itself"
 
 

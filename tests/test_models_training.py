@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from hybridlab.layers import Routing
 from hybridlab.models import (
     RWKV4,
     RWKV5,
@@ -15,6 +16,8 @@ from hybridlab.models import (
     DecoderConfig,
     FalconMamba,
     FalconMambaConfig,
+    Gemma2,
+    Gemma2Config,
     Griffin,
     GriffinConfig,
     Hawk,
@@ -40,6 +43,8 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, LAYERS, head_width=16)),
     "rwkv6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, LAYERS, head_width=16, mix_rank=4, decay_rank=4)),
     "decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=2)),
+    "decoder, experts": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=2, routing=Routing(4, 2))),
+    "gemma2": lambda: Gemma2(Gemma2Config(VOCABULARY, WIDTH, LAYERS, heads=2, window=8, score_cap=5.0, logit_cap=20.0)),
     "mamba": lambda: Mamba(MambaConfig(VOCABULARY, WIDTH, LAYERS)),
     "falcon mamba": lambda: FalconMamba(FalconMambaConfig(VOCABULARY, WIDTH, LAYERS, tied=False)),
     "mamba2": lambda: Mamba2(Mamba2Config(VOCABULARY, WIDTH, LAYERS, head_width=16, state_size=16)),
@@ -60,7 +65,7 @@ def test_first_loss_is_that_of_a_guess(name: str) -> None:
     model = MODELS[name]()
     set_backend(model, "naive")
     loss = loss_of(model, torch.randint(0, VOCABULARY, (8, 17)))
-    wide = 0.5 if name in ("hawk", "griffin", "retnet") else 0
+    wide = 0.5 if name in ("hawk", "griffin", "retnet", "gemma2") else 0
     assert loss.item() == pytest.approx(math.log(VOCABULARY) + wide, abs=0.3)
 
 
