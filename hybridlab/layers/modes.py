@@ -17,7 +17,7 @@ def as_complex(pairs: Tensor) -> Tensor:
 def complex_zeros(storage: Storage, *shape: int) -> Tensor:
     """Where a recurrent state of complex numbers is added up: each is two numbers of the state's dtype.
 
-    There are no complex numbers of 16-bit halves to compute with; where they are only counted, they are pairs, in a last axis.
+    Complex numbers of 16-bit halves cannot be computed with; where they are only counted, they are pairs in a last axis.
     """
     if storage.state_dtype.itemsize < torch.float32.itemsize:
         return storage.recurrent(*shape, 2)
