@@ -6,7 +6,7 @@ of its value is written, times beta: 0 writes nothing, 1 replaces the old answer
     S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T
     o_t = S_t^T q_t
 
-Written out, S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T: the state is multiplied by a matrix that is not diagonal.
+Written out, S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T: the state is multiplied by a matrix, not a diagonal.
 It is `hybridlab.ops.gated_delta_rule` where nothing fades. No scale is applied and nothing is normalised.
 
 The hazard: along k the old state is multiplied by 1 - beta |k|^2. Keys are to have a length of 1 or less; with keys drawn

@@ -14,7 +14,7 @@ A chunk of tokens is one triangular system for what they find, u_t = S_{t-1}^T a
 b_s u_s^T and k_s v_s^T, faded by the steps between, and the chunk's first state is there as well.
 
 The hazard: factored decays, e^{sum to t} e^{-sum to s}, overflow. Here a chunk is halved, and each half again: what a token
-of the second half takes from one of the first fades up to the middle and then from the middle on, two exponents of at most 0.
+of the second half takes from one of the first fades up to the middle and from the middle on, two exponents of at most 0.
 """
 
 import torch
