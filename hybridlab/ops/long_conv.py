@@ -13,17 +13,27 @@ not see it. With N points nothing does that asks to be seen if N is at least T +
 inputs in front need no room of their own where they are W - 1 at most: what is spoiled is their outputs, which are dropped.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from hybridlab.ops.checks import check_tensors
-from hybridlab.ops.dispatch import choose
+from hybridlab.ops.dispatch import automatic, choose
+from hybridlab.ops.kernel_op import kernel_op
 from hybridlab.ops.precision import state_dtype
 from hybridlab.shapes import LongFilter, PastInputs, PerWidth, Stream
 
 LAYOUT = {"x": "BTD", "filter": "DW", "skip": "D"}
+INPUTS = ("x", "taps", "state")
 # Lengths that transforms are fast for: these times a power of 2.
 ODD_FACTORS = (1, 3, 5, 9, 15)
+# Numbers that are transformed at a time on a CPU, and channels at least.
+FFT_NUMBERS, FFT_CHANNELS = 1 << 17, 32
+# `auto`: so few tokens are never transformed; elsewhere, products that take as long as a transform's points * log2(points).
+FEW_TOKENS = 4
+PRODUCTS_PER_STEP = 10
 
 
 def long_conv(
@@ -61,7 +71,7 @@ def long_conv(
     check_tensors("long_conv", {name: LAYOUT[name] for name in given}, tuple(given.values()))
     past = x[:, :0] if state is None else state
     _check_past(past, x)
-    output, final = choose("long_conv", FORMS, BACKENDS, backend, form, x)(x, filter, past)
+    output, final = _chosen(x, filter, past, backend, form)(x, filter, past)
     if skip is not None:
         output = output + skip.to(output.dtype) * x.to(output.dtype)
     return output.to(x.dtype), final
@@ -82,7 +92,7 @@ def long_conv_recurrent(x: Tensor, taps: Tensor, state: Tensor) -> tuple[Tensor,
     for now in range(state.shape[1], seen.shape[1]):
         reach = min(now + 1, len(rows))
         outputs.append((rows[:reach] * seen[:, now + 1 - reach : now + 1].flip(1)).sum(1))
-    return torch.stack(outputs, 1), _kept(seen, taps)
+    return torch.stack(outputs, 1), _kept(x, taps, state)
 
 
 def long_conv_parallel(x: Tensor, taps: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,20 +102,26 @@ def long_conv_parallel(x: Tensor, taps: Tensor, state: Tensor) -> tuple[Tensor, 
     row = torch.arange(total, device=x.device)
     ago = row[state.shape[1] :].unsqueeze(1) - row
     matrix = taps.to(wide)[:, ago.clamp(0, width - 1)].masked_fill((ago < 0) | (ago >= width), 0.0)
-    return torch.einsum("dts,bsd->btd", matrix, seen.to(wide)), _kept(seen, taps)
+    return torch.einsum("dts,bsd->btd", matrix, seen.to(wide)), _kept(x, taps, state)
 
 
 def long_conv_fft(x: Tensor, taps: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """The product of two transforms, for which time is memory's last axis."""
-    seen, wide = torch.cat((state, x), 1), state_dtype(x.dtype)
-    length, total = x.shape[1], seen.shape[1]
-    reach = min(total, taps.shape[1])
-    # Older rows than the first token's last tap reaches would only make the transform longer.
-    rows = min(state.shape[1], reach - 1)
-    points = fast_length(length + reach - 1)
-    signal = seen[:, total - length - rows :].to(wide).mT.contiguous()
-    spectrum = torch.fft.rfft(signal, points) * torch.fft.rfft(taps[:, :reach].to(wide), points)
-    return torch.fft.irfft(spectrum, points)[..., rows : rows + length].mT, _kept(seen, taps)
+    """The product of two transforms; a few channels at a time, so that they stay in the near caches."""
+    reach, rows, points = _circle(x, taps, state)
+    wide = state_dtype(x.dtype)
+    signal = x if rows == 0 else torch.cat((state[:, state.shape[1] - rows :], x), 1)
+    channels = max(FFT_CHANNELS, FFT_NUMBERS // (points * len(x))) if x.device.type == "cpu" else x.shape[2]
+    outputs = []
+    for inputs, filters in zip(signal.mT.split(channels, 1), taps[:, :reach].split(channels), strict=True):
+        spectrum = torch.fft.rfft(inputs.to(wide).contiguous(), points) * torch.fft.rfft(filters.to(wide), points)
+        outputs.append(torch.fft.irfft(spectrum, points)[..., rows : rows + x.shape[1]])
+    return torch.cat(outputs, 1).mT, _kept(x, taps, state)
+
+
+def _circle(x: Tensor, taps: Tensor, state: Tensor) -> tuple[int, int, int]:
+    """Taps that reach an input, rows of the state that a tap reaches, and points of the transform."""
+    reach = min(taps.shape[1], state.shape[1] + x.shape[1])
+    return reach, min(state.shape[1], reach - 1), fast_length(x.shape[1] + reach - 1)
 
 
 def fast_length(least: int) -> int:
@@ -113,10 +129,30 @@ def fast_length(least: int) -> int:
     return min(factor << max(0, -(-least // factor) - 1).bit_length() for factor in ODD_FACTORS)
 
 
-def _kept(seen: Tensor, taps: Tensor) -> Tensor:
+def _kept(x: Tensor, taps: Tensor, state: Tensor) -> Tensor:
     """What later calls may still reach, in storage of its own."""
-    rows = past_rows(seen.shape[1], taps.shape[1])
-    return seen[:, seen.shape[1] - rows :].clone(memory_format=torch.contiguous_format)
+    gone = state.shape[1] + x.shape[1] - past_rows(state.shape[1] + x.shape[1], taps.shape[1])
+    return torch.cat((state[:, gone:], x[:, max(0, gone - state.shape[1]) :]), 1)
+
+
+def _chosen(x: Tensor, taps: Tensor, state: Tensor, backend: str, form: str | None) -> Callable[..., tuple[Tensor, ...]]:
+    if backend == "auto" and form is None and not _sums_are_less(x, taps, state):
+        return long_conv_fft
+    return choose("long_conv", FORMS, BACKENDS, backend, form, x)
+
+
+def _sums_are_less(x: Tensor, taps: Tensor, state: Tensor) -> bool:
+    """Whether `auto` adds products up rather than to transform: for few tokens, and as far as measured on a CPU."""
+    batch, length, _ = x.shape
+    if length <= FEW_TOKENS:
+        return True
+    if automatic(x.device.type, x.dtype) != "numba":
+        return False
+    reach, rows, points = _circle(x, taps, state)
+    missing = reach - 1 - rows
+    products = length * reach - missing * (missing + 1) // 2
+    # A transform in and one out for each sequence, one for the filter that they share.
+    return batch * products < PRODUCTS_PER_STEP * (2 * batch + 1) * points * math.log2(points)
 
 
 def _check_past(state: Tensor, x: Tensor) -> None:
@@ -130,5 +166,15 @@ def _check_past(state: Tensor, x: Tensor) -> None:
         raise ValueError(f"long_conv: state is {found} but x is {expected}; it holds inputs and has their dtype")
 
 
+def _shapes(x: Tensor, taps: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+    rows = past_rows(state.shape[1] + x.shape[1], taps.shape[1])
+    output = torch.empty(x.shape, dtype=state_dtype(x.dtype), device=x.device)
+    return output, state.new_empty((x.shape[0], rows, x.shape[2]))
+
+
 FORMS = {"recurrent": long_conv_recurrent, "parallel": long_conv_parallel, "fft": long_conv_fft}
-BACKENDS = {"naive": long_conv_recurrent}
+BACKENDS = {
+    "naive": long_conv_recurrent,
+    "numba": kernel_op("long_conv_numba", INPUTS, _shapes),
+    "triton": kernel_op("long_conv_triton", INPUTS, _shapes),
+}
