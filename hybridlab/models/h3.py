@@ -37,10 +37,13 @@ class H3Config(SafariConfig):
         self.fill("heads", max(1, self.width // 64))
 
     def check(self) -> None:
-        """Waves in pairs, heads that fill the width, layers that exist."""
+        """Waves in pairs, heads that fill the width, pairs of channels to turn, layers that exist."""
         self.require(self.state_size % 2 == 0, "state_size", "an even number (complex numbers are pairs)")
         self.require(self.width % self.head_width == 0, "head_width", f"a divisor of width = {self.width}")
         self.require(self.width % self.heads == 0, "heads", f"a divisor of width = {self.width}")
+        width = self.width // self.heads
+        whole = self.rotary is None or (0 < self.rotary.turned(width) <= width and self.rotary.turned(width) % 2 == 0)
+        self.require(whole, "rotary", f"pairs of a head's {width} channels to be turned")
         known = set(self.attention_layers) <= set(range(self.layers))
         self.require(known, "attention_layers", f"numbers from 0 to {self.layers - 1}")
 

@@ -129,7 +129,8 @@ def _h3_config(checkpoint: Checkpoint) -> H3Config:
 
 def _attention(checkpoint: Checkpoint, width: int) -> dict[str, Any]:
     fields = checkpoint.within("attn_cfg")
-    heads, turned = fields.size("num_heads"), fields.optional("rotary_emb_dim", 0)
+    heads = fields.size("num_heads")
+    turned = fields.size("rotary_emb_dim") if fields.optional("rotary_emb_dim", 0) else 0
     return {"heads": heads, "rotary": Rotary(fraction=turned * heads / width) if turned else None}
 
 
