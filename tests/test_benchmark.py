@@ -1,6 +1,7 @@
 """The benchmark measures what it says: rounds, floors, rivals that agree, targets, and what README quotes of it."""
 
 import json
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -97,6 +98,10 @@ def test_floor_is_the_larger_of_moving_and_computing(
 @pytest.mark.parametrize(
     ("op", "numbers", "operations"),
     [
+        ("attention", lambda T: 2 * T * 12 * 64 + 4 * T * 4 * 64, lambda T: 12 * 64 * 4 * T * (T + 1) // 2),
+        ("long_conv", lambda T: 3 * T * 864 + 864 + (T - 1) * 864, lambda T: 864 * 3 * 20 * 2 * T),
+        ("delta_rule", lambda T: 4 * T * 8 * 128 + T * 8 + 8 * 128**2, lambda T: T * 8 * 128 * 128 * 6),
+        ("wkv7", lambda T: 7 * T * 768 + 12 * 64 * 64, lambda T: T * 12 * 64 * 64 * 8),
         ("wkv4", lambda T: 2 * T * 768 + 2 * 768 + T * 768 + 3 * 768, lambda T: T * 768 * 12),
         ("wkv6", lambda T: 4 * T * 768 + 768 + T * 768 + 12 * 64 * 64, lambda T: T * 12 * 64 * 64 * 4),
         ("linear_recurrence", lambda T: 3 * T * 1024 + 1024, lambda T: T * 1024 * 2),
@@ -124,10 +129,12 @@ def test_backward_moves_inputs_again_and_a_gradient_for_each() -> None:
 # Contenders
 
 
-PYTORCH_FORMS = {
+BESIDE_KERNEL_AND_LOOP = {
     "wkv4": {"chunked"}, "wkv6": {"chunked"}, "linear_recurrence": {"parallel", "chunked"},
     "rg_lru": {"parallel", "chunked"}, "short_conv": {"parallel"}, "selective_scan": {"chunked"},
     "ssd": {"chunked"}, "retention": {"chunked"},
+    "attention": {"auto", "sdpa"}, "attention_window": {"auto", "sdpa", "chunked"}, "long_conv": {"auto", "fft"},
+    "taylor_attention": {"chunked"}, "delta_rule": {"chunked"}, "gated_delta_rule": {"chunked"}, "wkv7": {"chunked"},
 }  # fmt: skip
 OTHERS = {op: rival.name for op, rival in RIVALS.items()}
 
@@ -143,7 +150,11 @@ def entered(op: str, mode: str, tokens: int) -> dict:
 @pytest.mark.parametrize("op", SETTINGS)
 def test_contenders_compute_the_same(op: str, mode: str) -> None:
     runners = entered(op, mode, 1 if mode == "decode" else 19)
-    assert {name.split()[0] for name in runners} - {"transformers", "conv1d"} == {"numba", "naive", *PYTORCH_FORMS[op]}
+    assert {name.split()[0] for name in runners} - {"transformers", "conv1d"} == {
+        "numba",
+        "naive",
+        *BESIDE_KERNEL_AND_LOOP[op],
+    }
     bench._check_agreement(runners, "numba")
 
 
@@ -367,7 +378,23 @@ def test_quotes_keep_the_order_of_the_settings_and_the_fastest_form(tmp_path: Pa
 def test_tables_have_a_column_for_each_rival_that_took_part() -> None:
     columns = made("short_conv", naive=31.4, conv1d=5.5, parallel=0.9).table().columns
     assert columns[4:] == ("naive / numba", "parallel / numba", "conv1d / numba", "cpu/wall")
-    assert made("short_conv", naive=31.4, conv1d=0.5, parallel=0.9).cells[0].faster_form() == "parallel"
+    assert made("short_conv", naive=31.4, conv1d=0.5, parallel=0.9).cells[0].faster() == "parallel"
+
+
+def test_what_chooses_by_size_may_take_a_tenth_longer(tmp_path: Path) -> None:
+    """Its own choice runs beside it, and chance decides who is ahead; a kernel that it did not take may be ahead as well."""
+    fair, missed = (replace(made("attention", auto=1.0, sdpa=sdpa), kernel="auto") for sdpa in (0.95, 0.8))
+    assert fair.lost() == []
+    assert fair.choice() == "auto chooses by size: within a tenth of the fastest at 3 of 3"
+    assert [line.split("(")[1] for line in missed.lost()] == ["sdpa)"] * 3
+    assert fair.table().columns[4:] == ("numba / auto", "sdpa / auto", "cpu/wall")
+    made(naive=2.0).write(tmp_path)
+    missed.write(tmp_path)
+    text = quotes(tmp_path)
+    assert "takes numba: the PyTorch forms were slower at all 3 sizes measured." in text
+    assert (
+        "For attention it chooses by size: within a tenth of the fastest at 0 of 3 sizes; not at attention forward" in text
+    )
 
 
 def test_a_quick_look_is_not_quoted(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hybridlab.measure.contenders import Contender, contenders, kernel_name, reason_to_skip, runner
+from hybridlab.measure.contenders import Contender, contenders, judged, reason_to_skip, runner
 from hybridlab.measure.machine import limited_threads, this_machine
 from hybridlab.measure.problems import MODES, SETTINGS, Problem, problem
 from hybridlab.measure.results import CHUNKED, Benchmark, Cell, Result
@@ -70,7 +70,7 @@ def benchmark(
                 if progress:
                     progress(f"{op} {mode} T={tokens}")
                 cells.append(measure_cell(problem(op, mode, tokens, device), device, seconds / (4 if quick else 1)))
-        return Benchmark(op, kernel_name(device), SETTINGS[op].sizes, this_machine(device), quick, tuple(cells))
+        return Benchmark(op, judged(op, device), SETTINGS[op].sizes, this_machine(device), quick, tuple(cells))
 
 
 def cells_to_measure(quick: bool) -> int:
@@ -92,7 +92,7 @@ def _check(op: str, modes: Sequence[str], lengths: Sequence[int], device: str) -
 
 def measure_cell(given: Problem, device: str, seconds: float) -> Cell:
     """All contenders of one problem, checked, then timed in interleaved rounds together with the machine itself."""
-    kernel = kernel_name(device)
+    kernel = judged(given.op, device)
     runners, details, skipped = _entered(given, device)
     _check_agreement(runners, kernel)
     times = interleave({**runners, **probes(device)}, seconds, LEAST_ROUNDS, MOST_ROUNDS)

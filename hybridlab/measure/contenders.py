@@ -6,15 +6,18 @@ decode             one token after a given state, without autograd
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from hybridlab.measure.problems import SETTINGS, Problem, Tensors
+from hybridlab.measure.problems import SETTINGS, Problem
 from hybridlab.measure.rivals import RIVALS, Prepare, Run
+from hybridlab.measure.setting import Tensors
 from hybridlab.ops.dispatch import automatic
+
+AUTO = "auto"
 
 CHUNK_SIZES = (8, 16, 32, 64, 128)
 # Bytes that a contender may keep for its backward before it is left out.
@@ -27,7 +30,7 @@ class Contender(NamedTuple):
     """One way of computing an op.
 
     Attributes:
-        name: "naive", "parallel", "chunked", "numba", "triton" or a rival's.
+        name: "auto", a backend's, a form's or a rival's.
         prepare: the problem's inputs and state in the form that `run` wants; not timed.
         run: (inputs, state) to (output, final state); timed.
         detail: what else to know of it, such as the chunk size.
@@ -39,17 +42,20 @@ class Contender(NamedTuple):
     detail: str = ""
 
 
-def kernel_name(device: str) -> str:
-    """The backend that is judged: the one `auto` takes for float32 on this device."""
-    return automatic(device, torch.float32)
+def judged(op: str, device: str) -> str:
+    """Who is judged: the backend `auto` takes for float32 on this device, or `auto` itself where it chooses by size."""
+    return AUTO if SETTINGS[op].chooses else automatic(device, torch.float32)
 
 
 def contenders(given: Problem, device: str) -> Iterator[Contender]:
-    """All who can run the problem here, the judged kernel first; the chunked form once for each chunk size."""
-    yield ours(given.op, kernel_name(device), backend=kernel_name(device))
+    """All who can run the problem here, the judged one first; a form in chunks once for each chunk size."""
+    yield ours(given.op, judged(given.op, device), backend=judged(given.op, device))
+    if SETTINGS[given.op].chooses:
+        kernel = automatic(device, torch.float32)
+        yield ours(given.op, kernel, backend=kernel)
     yield ours(given.op, "naive", form="recurrent")
     for form in SETTINGS[given.op].forms:
-        if form == "chunked":
+        if form == "chunked" and "chunk_size" in inspect.signature(_function(given.op)).parameters:
             yield from _chunked(given)
         else:
             yield ours(given.op, form, form=form)
@@ -65,6 +71,9 @@ def _chunked(given: Problem) -> Iterator[Contender]:
 
 def reason_to_skip(name: str, given: Problem) -> str:
     """Why a contender is left out of a problem; empty if it runs."""
+    most = SETTINGS[given.op].most_naive
+    if name == "naive" and most is not None and given.tokens > most:
+        return "its time grows with the square of the length"
     if given.mode != "forward+backward":
         return ""
     if name == "naive":
@@ -77,14 +86,21 @@ def reason_to_skip(name: str, given: Problem) -> str:
 
 
 def ours(op: str, name: str, **how: Any) -> Contender:
-    """One backend or form of a public op of hybridlab."""
-    function = getattr(importlib.import_module(f"hybridlab.ops.{op}"), op)
+    """One backend or form of a public op of hybridlab, in the setting of this name."""
+    function, options = _function(op), SETTINGS[op].options
 
-    def run(inputs: Tensors, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return function(**inputs, state=state, **how)
+    def run(inputs: Tensors, state: Any) -> tuple[Any, Any]:
+        return function(**inputs, state=state, **options, **how)
 
     detail = f"chunks of {how['chunk_size']}" if "chunk_size" in how else ""
     return Contender(name, lambda inputs, state: (inputs, state), run, detail)
+
+
+def _function(op: str) -> Callable[..., tuple[Any, Any]]:
+    """The public op that a setting measures."""
+    name = SETTINGS[op].function or op
+    found: Callable[..., tuple[Any, Any]] = getattr(importlib.import_module(f"hybridlab.ops.{name}"), name)
+    return found
 
 
 def runner(contender: Contender, given: Problem) -> Callable[[], Tensors]:

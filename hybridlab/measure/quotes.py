@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hybridlab.measure.problems import SETTINGS
-from hybridlab.measure.results import FORMS, OTHERS, Benchmark, Cell, read
+from hybridlab.measure.results import AUTO, FORMS, OTHERS, Benchmark, Cell, read
 from hybridlab.measure.tables import Table
 from hybridlab.measure.targets import TOKENS
 
@@ -69,12 +69,29 @@ def _least(cell: Cell, rivals: tuple[str, ...]) -> str:
 
 def _choice(benchmarks: list[Benchmark]) -> str:
     """What `auto` takes on one machine, and all the sizes at which that was the wrong choice."""
-    lost = [f"{benchmark.op} {size}" for benchmark in benchmarks for size in benchmark.lost()]
-    sizes = sum(len(benchmark.cells) for benchmark in benchmarks)
+    fixed = [benchmark for benchmark in benchmarks if benchmark.kernel != AUTO]
+    choosing = [benchmark for benchmark in benchmarks if benchmark.kernel == AUTO]
+    return " ".join([*([_taken(fixed)] if fixed else []), *([_chosen(choosing)] if choosing else [])])
+
+
+def _taken(benchmarks: list[Benchmark]) -> str:
+    lost, sizes = _lost(benchmarks)
     taken = f'`backend="auto"` takes {benchmarks[0].kernel}'
     if not lost:
         return f"{taken}: the PyTorch forms were slower at all {sizes} sizes measured."
     return f"{taken}; a PyTorch form was faster at {len(lost)} of {sizes} sizes measured: {', '.join(lost)}."
+
+
+def _chosen(benchmarks: list[Benchmark]) -> str:
+    lost, sizes = _lost(benchmarks)
+    names = ", ".join(benchmark.op for benchmark in benchmarks)
+    within = f"For {names} it chooses by size: within a tenth of the fastest at {sizes - len(lost)} of {sizes} sizes"
+    return f"{within}; not at {', '.join(lost)}." if lost else f"{within}."
+
+
+def _lost(benchmarks: list[Benchmark]) -> tuple[list[str], int]:
+    lost = [f"{benchmark.op} {size}" for benchmark in benchmarks for size in benchmark.lost()]
+    return lost, sum(len(benchmark.cells) for benchmark in benchmarks)
 
 
 def filled(page: str, text: str) -> str:

@@ -11,7 +11,10 @@ from hybridlab.measure.tables import Report, Table
 
 FORMAT = 1
 CHUNKED = "chunked"
-FORMS = ("naive", "parallel", CHUNKED)
+FORMS = ("naive", "parallel", "fft", "sdpa", CHUNKED)
+KERNELS = ("numba", "triton")
+# What chooses among several is right if it is within a tenth of the best: beside its own choice it takes a little longer.
+AUTO, CLOSE = "auto", 1 / 1.1
 OTHERS = ("conv1d", "transformers")
 
 
@@ -41,7 +44,7 @@ class Cell:
     """One op in one mode at one length.
 
     Attributes:
-        results: by contender's name; the judged kernel among them.
+        results: by contender's name; the judged one among them.
         skipped: why a contender did not run, by name.
         over_floor: the judged kernel's time beside the roofline floor.
         floor: about that floor: seconds, what bounds it, bytes, operations, measured bytes and operations a second.
@@ -54,11 +57,12 @@ class Cell:
     over_floor: Spread
     floor: dict[str, Any]
 
-    def faster_form(self) -> str:
-        """The plain PyTorch form that beats the judged kernel, which `auto` takes; empty if none does."""
-        ratios = {name: self.results[name].ratio.median for name in FORMS if name in self.results}
+    def faster(self) -> str:
+        """What `auto` should have taken: the form that beats the kernel it takes, or what beats its choice by a tenth."""
+        rivals, bound = ((*FORMS, *KERNELS), CLOSE) if AUTO in self.results else (FORMS, 1.0)
+        ratios = {name: self.results[name].ratio.median for name in rivals if name in self.results}
         best = min(ratios, key=lambda name: ratios[name], default="")
-        return best if best and ratios[best] < 1 else ""
+        return best if best and ratios[best] < bound else ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,7 +71,8 @@ class Benchmark(Report):
 
     Attributes:
         op: the op.
-        kernel: the judged kernel: "numba" on a CPU, "triton" on a GPU; it is what backend="auto" takes.
+        kernel: who is judged: "numba" on a CPU, "triton" on a GPU, which is what backend="auto" takes; or "auto", where it
+            chooses by size.
         sizes: in words.
         machine: where.
         quick: whether it was a short look, not to be quoted.
@@ -88,7 +93,9 @@ class Benchmark(Report):
     def table(self) -> Table:
         """One row a cell: the kernel's time and, beside it, everyone else's."""
         rivals = [
-            name for name in (*FORMS, *OTHERS) if any(name in cell.results or name in cell.skipped for cell in self.cells)
+            name
+            for name in (*KERNELS, *FORMS, *OTHERS)
+            if name != self.kernel and any(name in cell.results or name in cell.skipped for cell in self.cells)
         ]
         columns = ("mode", "T", f"{self.kernel} ms", "x floor", *(f"{name} / {self.kernel}" for name in rivals), "cpu/wall")
         rows = tuple(self._row(cell, rivals) for cell in self.cells)
@@ -96,16 +103,20 @@ class Benchmark(Report):
         return Table(title, columns, rows, frozenset(columns[1:]), notes=self._notes())
 
     def lost(self) -> list[str]:
-        """The sizes at which a plain PyTorch form would have been faster than what `auto` takes, each with that form."""
-        return [f"{cell.mode} T={cell.tokens} ({cell.faster_form()})" for cell in self.cells if cell.faster_form()]
+        """The sizes at which `auto` takes what is slower than something else, each with that."""
+        return [f"{cell.mode} T={cell.tokens} ({cell.faster()})" for cell in self.cells if cell.faster()]
 
     def choice(self) -> str:
-        """What `auto` takes, and where a plain PyTorch form would have been faster."""
+        """What `auto` takes, and where something else would have been faster."""
         lost = self.lost()
-        taken, sizes = f"auto takes {self.kernel} for {self.op}", f"{len(self.cells)} sizes measured"
+        if self.kernel == AUTO:
+            sizes = len(self.cells)
+            within = f"auto chooses by size: within a tenth of the fastest at {sizes - len(lost)} of {sizes}"
+            return f"{within}; not at {', '.join(lost)}" if lost else within
+        taken, measured = f"auto takes {self.kernel} for {self.op}", f"{len(self.cells)} sizes measured"
         if not lost:
-            return f"{taken}: the PyTorch forms were slower at all {sizes}"
-        return f"{taken}; a PyTorch form was faster at {len(lost)} of {sizes}: {', '.join(lost)}"
+            return f"{taken}: the PyTorch forms were slower at all {measured}"
+        return f"{taken}; a PyTorch form was faster at {len(lost)} of {measured}: {', '.join(lost)}"
 
     def _row(self, cell: Cell, rivals: list[str]) -> tuple[str, ...]:
         kernel = cell.results[self.kernel]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d
 
-from hybridlab.measure.problems import Tensors
+from hybridlab.measure.setting import Tensors
 
 Prepare = Callable[[Tensors, Tensor | None], tuple[Tensors, Any]]
 Run = Callable[[Tensors, Any], tuple[Tensor, Any]]
@@ -138,6 +138,23 @@ def _ssd() -> tuple[Prepare, Run]:
     return prepare, run
 
 
+def _gated_delta_rule() -> tuple[Prepare, Run]:
+    """Qwen3-Next's two functions: chunks of 64, or token by token; both scale queries by 1 / sqrt(K)."""
+    from transformers.models.qwen3_next import modeling_qwen3_next as model
+
+    _without_news()
+
+    def prepare(inputs: Tensors, state: Tensor | None) -> tuple[Tensors, Tensor | None]:
+        return inputs, None if state is None else state.clone()
+
+    def run(inputs: Tensors, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        q, k, v, beta, g = (inputs[name] for name in ("q", "k", "v", "beta", "log_decay"))
+        whole = model.torch_chunk_gated_delta_rule if state is None else model.torch_recurrent_gated_delta_rule
+        return whole(q * q.shape[-1] ** 0.5, k, v, g=g, beta=beta, initial_state=state, output_final_state=True)
+
+    return prepare, run
+
+
 def _gemma_scan() -> Callable[..., tuple[Tensor, Tensor]]:
     """A method that reads nothing of its layer, so that it needs none."""
     from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
@@ -168,4 +185,5 @@ RIVALS = {
     "short_conv": Rival("conv1d", _short_conv),
     "selective_scan": Rival(TRANSFORMERS, _selective_scan, 0),
     "ssd": Rival(TRANSFORMERS, _ssd),
+    "gated_delta_rule": Rival(TRANSFORMERS, _gated_delta_rule),
 }

@@ -60,6 +60,17 @@ TARGETS = (
     Target("ssd", "forward", CHUNKED, 1),
     Target("ssd", "forward+backward", "naive", 3),
     Target("retention", "forward", CHUNKED, 1),
+    # What `auto` chooses is within a tenth of the best of all.
+    *(
+        Target(op, mode, rival, 0.9)
+        for op, rivals in (("attention", ("sdpa",)), ("attention_window", ("sdpa", CHUNKED)), ("long_conv", ("fft",)))
+        for mode in ("forward", "forward+backward")
+        for rival in ("numba", *rivals)
+    ),
+    Target("taylor_attention", "forward", CHUNKED, 2.5),
+    Target("taylor_attention", "forward+backward", "naive", 3),
+    *(Target(op, "forward", CHUNKED, 1) for op in ("delta_rule", "gated_delta_rule", "wkv7")),
+    *(Target(op, "forward+backward", "naive", 3) for op in ("delta_rule", "gated_delta_rule", "wkv7")),
 )
 
 
