@@ -44,9 +44,9 @@ class Inputs(NamedTuple):
     q: np.ndarray
     k: np.ndarray
     v: np.ndarray
+    eps: np.ndarray
     kv_state: np.ndarray
     k_state: np.ndarray
-    eps: np.ndarray
 
 
 class Results(NamedTuple):
@@ -69,11 +69,11 @@ class Chunk(NamedTuple):
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, kv_state: Tensor, k_state: Tensor, eps: Tensor
+    q: Tensor, k: Tensor, v: Tensor, eps: Tensor, kv_state: Tensor, k_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, final state (two tensors) and every token's sum of weights; see `hybridlab.ops.taylor_attention`."""
     output, kv, total, sums = (torch.empty(x.shape, dtype=x.dtype) for x in (v, kv_state, k_state, v[..., 0]))
-    inputs, places = Inputs(*arrays((q, k, v, kv_state, k_state, eps))), Results(*arrays((output, kv, total, sums)))
+    inputs, places = Inputs(*arrays((q, k, v, eps, kv_state, k_state))), Results(*arrays((output, kv, total, sums)))
     if v.shape[1] >= FEW_TOKENS:
         _forward_chunks(inputs, places)
     elif v[..., 0].numel() * kv_state[0, 0].numel() < SERIAL_WORK:
@@ -375,10 +375,10 @@ def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Gradients of q, k, v and the two tensors of the first state.
 
     Args:
-        tensors: q, k, v, kv_state, k_state, eps; output, final state, sums of weights; gradients of output and final state.
+        tensors: q, k, v, eps, kv_state, k_state; output, final state, sums of weights; gradients of output and final state.
     """
     inputs, (output, _, _, sums), grads = tensors[:6], tensors[6:10], tensors[10:]
-    found = tuple(torch.empty(x.shape, dtype=x.dtype) for x in inputs[:5])
+    found = tuple(torch.empty(x.shape, dtype=x.dtype) for x in (*inputs[:3], *inputs[4:]))
     _backward(Inputs(*arrays(inputs)), Given(*arrays((output, sums, *grads))), Gradients(*arrays(found)))
     return found
 

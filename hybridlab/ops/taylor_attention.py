@@ -25,7 +25,7 @@ from hybridlab.ops.precision import state_dtype, widened
 from hybridlab.shapes import FeatureMatrix, FeatureSum, Keys, Queries, Values
 
 LAYOUT = {"q": "BTHK", "k": "BTHK", "v": "BTHV"}
-INPUTS = (*LAYOUT, "kv_state", "k_state", "eps")
+INPUTS = (*LAYOUT, "eps", "kv_state", "k_state")
 CHUNK_SIZE = 64
 
 
@@ -83,7 +83,7 @@ def taylor_attention(
     _check_eps(eps)
     check_chunk_size("taylor_attention", chunk_size)
     run = choose("taylor_attention", FORMS, BACKENDS, backend, form, q)
-    inputs = (q, k, v, *state, state[0].new_full((), eps))
+    inputs = (q, k, v, state[0].new_full((), eps), *state)
     output, kv, total = run(*inputs, chunk_size) if run is taylor_attention_chunked else run(*inputs)
     return output, TaylorState(kv, total)
 
@@ -110,7 +110,7 @@ def taylor_features(x: Tensor) -> Tensor:
 
 
 def taylor_attention_recurrent(
-    q: Tensor, k: Tensor, v: Tensor, kv_state: Tensor, k_state: Tensor, eps: Tensor
+    q: Tensor, k: Tensor, v: Tensor, eps: Tensor, kv_state: Tensor, k_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The literal equation, token by token."""
     out_dtype, (q, k, v) = v.dtype, widened(kv_state, q, k, v)
@@ -125,14 +125,14 @@ def taylor_attention_recurrent(
 
 
 def taylor_attention_parallel(
-    q: Tensor, k: Tensor, v: Tensor, kv_state: Tensor, k_state: Tensor, eps: Tensor
+    q: Tensor, k: Tensor, v: Tensor, eps: Tensor, kv_state: Tensor, k_state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Masked attention: one (T, T) matrix of weights a head."""
-    return taylor_attention_chunked(q, k, v, kv_state, k_state, eps, q.shape[1])
+    return taylor_attention_chunked(q, k, v, eps, kv_state, k_state, q.shape[1])
 
 
 def taylor_attention_chunked(
-    q: Tensor, k: Tensor, v: Tensor, kv_state: Tensor, k_state: Tensor, eps: Tensor, chunk_size: int = CHUNK_SIZE
+    q: Tensor, k: Tensor, v: Tensor, eps: Tensor, kv_state: Tensor, k_state: Tensor, chunk_size: int = CHUNK_SIZE
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Masked attention inside a chunk, the state between chunks; features of one chunk at a time.
 
@@ -162,7 +162,7 @@ def _check_eps(eps: float) -> None:
         raise ValueError(f"taylor_attention: eps must be a finite number and at least 0, got {eps!r}")
 
 
-def _shapes(q: Tensor, k: Tensor, v: Tensor, kv_state: Tensor, k_state: Tensor, eps: Tensor) -> tuple[Tensor, ...]:
+def _shapes(q: Tensor, k: Tensor, v: Tensor, eps: Tensor, kv_state: Tensor, k_state: Tensor) -> tuple[Tensor, ...]:
     return blank(v), blank(kv_state), blank(k_state), kv_state.new_empty(v.shape[:3])
 
 
