@@ -1,452 +1,331 @@
-"""Delta rules and RWKV-7 in Triton: a recurrence whose state, before it fades, is read and corrected by what was read.
+"""The delta rules in Triton: a state that fades by one number, and is written what it lacks; chunks on matrix units.
 
-    u_t = S_{t-1}^T a_t            S_t = diag(e^{log_decay_t}) S_{t-1} + b_t u_t^T + k_t v_t^T            o_t = S_t^T r_t
+    e_t = v_t - e^{log_decay_t} S_{t-1}^T k_t       S_t = e^{log_decay_t} S_{t-1} + beta_t k_t e_t^T       o_t = S_t^T q_t
 
-RWKV-7 is this equation; the delta rules are, with beta k for both b and k, and a = -e^{log_decay} k.
+If the errors e of a chunk were known, they would be values, and the rest linear attention with a decay. They obey
 
-If the readings u of a chunk were known, they would be values like v, and the rest linear attention with decay. They obey
+    (I + A) E = V - (k * decay from the chunk's start) S_start,        A[t, i] = k_t k_i beta_i * decay between, for i < t
 
-    U = A_ab U + A_ak V + (a * decay from the chunk's start) S_start,        A_xy[t, i] = x_t (y_i * decay between i and t)
-
-and A_ab is strictly lower triangular, so U = (I - A_ab)^{-1} (...). The inverse is made by halving: from the inverses of two
-neighbouring blocks of 1, 2, 4, ... tokens follows that of both together, in two products. (The series of powers of A_ab ends
-too, but its terms outgrow its sum by the digits of a float32.)
-
-`pairs_kernel` makes the inverse and the other A of every chunk, all chunks at once. `carry_kernel` walks the chunks, a tile
-of values a program, solves for U and writes down the state at each chunk's start. Walking back, the same kernel solves for
-the gradient of U with the transposed matrices: the gradient of the state is read with b where the state was read with a, and
-written with a and r where the state was written with b and k. What is left, outputs and gradients, takes one chunk a
-program. Nothing but the inputs is kept for the backward: it walks again.
+and A is strictly lower triangular: `pairs_kernel` inverts I + A and makes the scores P of all chunks at once. `carry_kernel`
+walks the chunks, a tile of values a program, finds E and writes down the state at each chunk's start. Walking back, the same
+kernel finds the gradient of E, which is that of V, with both matrices transposed. What is left, outputs and gradients, takes
+one chunk a program. Nothing but the inputs is kept for the backward: it walks again.
 """
-
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybridlab.kernels.halving_triton import between, faded, levels, marked_sums, midpoint, parted
+from hybridlab.kernels.halving_triton import exact, inverse, marked_sums
+from hybridlab.kernels.scalar_decay_triton import LEAST, decays_from_start, decays_to_end, pair_decays
 from hybridlab.kernels.tiles_triton import load_tile, load_vector, precision, store_tile, store_vector, whereabouts
 
-# Tokens a chunk, keys and values a tile: about the largest that fit the registers of all targets (`hybridlab.measure.aot`).
-LARGEST = (16, 16, 32)
-# Values a program of the walk, which holds all keys of its tile of the state.
+# Tokens a chunk, by bytes a value; keys and values a tile; values a program of the walk, which holds all keys of its tile of
+# the state: about the largest that fit the registers of all targets (`hybridlab.measure.aot`).
+CHUNK = {2: 32, 4: 32}
+TILE = 32
 CARRIED = 16
-# The matrices of a chunk that are kept: the inverse of I - A_ab, and three A.
-KEPT = 4
+
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]
 
 
-class Inputs(NamedTuple):
-    """What a token reads the new state with, writes, and fades by; what it reads the old state with and corrects it with."""
-
-    r: Tensor
-    k: Tensor
-    v: Tensor
-    log_decay: Tensor
-    a: Tensor
-    b: Tensor
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int, int]:
-        """B, T, H, K, V."""
-        B, T, H, K = self.k.shape
-        return B, T, H, K, self.v.shape[3]
-
-    @property
-    def fading(self) -> tuple[int, ...]:
-        """Strides of the log decay: 0 along axes where it is constant."""
-        return self.log_decay.stride()
-
-
-def forward(given: Inputs, state: Tensor) -> tuple[Tensor, Tensor]:
+def forward(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, T, H, V) in v's dtype and the state after the last token (B, H, K, V).
 
     Args:
-        given: r, k, a, b (B, T, H, K), v (B, T, H, V), log_decay of any shape that expands to (B, T, H, K).
+        q: what a token reads with, (B, T, H, K).
+        k: what it is asked for and writes with, (B, T, H, K).
+        v: what it is to be answered, (B, T, H, V).
+        log_decay: (B, T, H); None: nothing fades.
+        beta: how much of its error a token writes, (B, T, H).
         state: before the first token, (B, H, K, V).
     """
-    given, state = _packed(given), state.contiguous()
-    if given.v.shape[1] == 1:
+    given, state = _packed(q, k, v, log_decay, beta), state.contiguous()
+    if v.shape[1] == 1:
         return _step(given, state)
     pairs = _pairs(given)
-    starts, read, final = _carry(given, pairs, given.v, state, reverse=False)
-    return _mixed(given, pairs, read, given.v, starts, reverse=False), final
+    starts, errors, final = _carry(given, pairs, given[2], state, reverse=False)
+    return _outputs(given, pairs, errors, starts), final
 
 
-def backward(given: Inputs, state: Tensor, grad_out: Tensor, grad_final: Tensor) -> tuple[Inputs, Tensor]:
-    """Gradients of the inputs, those of log_decay, a and b (B, T, H, K) in float32, and of the state."""
-    given, state, grad_out, grad_final = _packed(given), state.contiguous(), grad_out.contiguous(), grad_final.contiguous()
+def backward(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor, state: Tensor,
+    grad_out: Tensor, grad_final: Tensor,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Gradients of q, k, v, log_decay, beta and the state; None for a log_decay that is None."""
+    given, grad_out = _packed(q, k, v, log_decay, beta), grad_out.contiguous()
     pairs = _pairs(given)
-    starts, read, _ = _carry(given, pairs, given.v, state, reverse=False)
-    ends, grad_read, grad_state = _carry(given, pairs, grad_out, grad_final, reverse=True)
-    grad_v = _mixed(given, pairs, grad_read, grad_out, ends, reverse=True)
-    grads = _key_grads(given, (read, given.v), (grad_read, grad_out), starts, ends)
-    return Inputs(grads[0], grads[1], grad_v, *grads[2:]), grad_state
+    starts, errors, _ = _carry(given, pairs, given[2], state.contiguous(), reverse=False)
+    ends, grad_errors, grad_state = _carry(given, pairs, grad_out, grad_final.contiguous(), reverse=True)
+    grad_q, grad_k, grad_decay, grad_beta = _key_grads(given, (errors, grad_errors, grad_out), starts, ends)
+    return grad_q, grad_k, grad_errors.to(v.dtype), grad_decay, grad_beta, grad_state
 
 
-def blocks(T: int, K: int, V: int) -> tuple[int, int, int]:
+def blocks(k: Tensor, v: Tensor) -> tuple[int, int, int]:
     """Tokens a chunk, and the widths of a tile of keys and of values: powers of two, 16 at least (matrix units)."""
-    L, BK, BV = (min(most, max(16, triton.next_power_of_2(size))) for size, most in zip((T, K, V), LARGEST, strict=True))
+    sizes = (k.shape[1], k.shape[3], v.shape[3])
+    largest = (CHUNK[k.element_size()], TILE, TILE)
+    L, BK, BV = (min(most, max(16, triton.next_power_of_2(size))) for size, most in zip(sizes, largest, strict=True))
     return L, BK, BV
 
 
-def _packed(given: Inputs) -> Inputs:
-    fading = given.log_decay.expand(given.k.shape)
-    return Inputs(*(x if x is given.log_decay else x.contiguous() for x in given))._replace(log_decay=fading)
+def _packed(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor) -> Tensors:
+    log_decay = None if log_decay is None else log_decay.contiguous()
+    return q.contiguous(), k.contiguous(), v.contiguous(), log_decay, beta.contiguous()
 
 
-def _step(given: Inputs, state: Tensor) -> tuple[Tensor, Tensor]:
-    B, _, H, K, V = given.sizes
+def _step(given: Tensors, state: Tensor) -> tuple[Tensor, Tensor]:
+    (B, H, K, V), v = state.shape, given[2]
     BK, BV = triton.next_power_of_2(K), min(32, triton.next_power_of_2(V))
-    out, final = torch.empty_like(given.v), torch.empty_like(state)
-    fade_b, _, *fades = given.fading
-    step_kernel[(B * H, triton.cdiv(V, BV))](*given, state, out, final, fade_b, *fades, H, K, V, BK, BV, num_warps=4)
+    out, final = torch.empty_like(v), torch.empty_like(state)
+    step_kernel[(B * H, triton.cdiv(V, BV))](*given, state, out, final, K, V, BK, BV, num_warps=4)
     return out, final
 
 
-def _pairs(given: Inputs) -> Tensor:
-    """Of each chunk the inverse of I - A_ab, then A_ak, A_rb and A_rk: (B, H, chunks, 4, L, L)."""
-    B, T, H, K, V = given.sizes
-    L, BK, _ = blocks(T, K, V)
+def _pairs(given: Tensors) -> Tensor:
+    """Of each chunk the inverse of I + A, and the scores P: (B, H, chunks, 2, L, L)."""
+    q, k, v, log_decay, beta = given
+    (B, T, H, K), (L, BK, _) = k.shape, blocks(k, v)
     chunks = triton.cdiv(T, L)
-    pairs = given.k.new_empty((B, H, chunks, KEPT, L, L), dtype=torch.float32)
-    r, k, _, log_decay, a, b = given
-    pairs_kernel[(chunks * B * H,)](
-        r, k, log_decay, a, b, pairs, T, *given.fading, H, K, L, BK, precision(r), num_warps=4
-    )  # fmt: skip
+    pairs = k.new_empty((B, H, chunks, 2, L, L), dtype=torch.float32)
+    pairs_kernel[(chunks * B * H,)](q, k, log_decay, beta, pairs, T, H, K, L, BK, precision(k), num_warps=L // 8)
     return pairs
 
 
-def _carry(given: Inputs, pairs: Tensor, values: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The state before each chunk, what the tokens read of it (B, T, H, V), and the last state."""
-    B, T, H, K, V = given.sizes
-    L, BK = pairs.shape[-1], max(16, triton.next_power_of_2(K))
-    BV = min(CARRIED, max(16, triton.next_power_of_2(V)))
-    marks = state.new_empty((B, H, pairs.shape[2], K, V))
-    read, final = torch.empty_like(values, dtype=torch.float32), torch.empty_like(state)
-    r, k, _, log_decay, a, b = given
-    roles = (b, a, r) if reverse else (a, b, k)
+def _carry(given: Tensors, pairs: Tensor, values: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The state before each chunk, the errors (in reverse their gradient) and the last state, all in float32."""
+    q, k, _, log_decay, beta = given
+    (B, H, K, V), T = state.shape, k.shape[1]
+    chunks, L = pairs.shape[2], pairs.shape[-1]
+    BK, BV = max(16, triton.next_power_of_2(K)), min(CARRIED, max(16, triton.next_power_of_2(V)))
+    marks, final = state.new_empty((B, H, chunks, K, V)), torch.empty_like(state)
+    errors = torch.empty_like(values, dtype=torch.float32)
     carry_kernel[(B * H, triton.cdiv(V, BV))](
-        *roles, values, log_decay, pairs, state, marks, read, final, T, *given.fading, H, K, V, L, BK, BV,
-        precision(r), reverse, num_warps=4,
+        q, k, values, log_decay, beta, pairs, state, marks, errors, final, T, H, K, V, L, BK, BV,
+        precision(k), reverse, num_warps=4,
     )  # fmt: skip
-    return marks, read, final
+    return marks, errors, final
 
 
-def _mixed(given: Inputs, pairs: Tensor, read: Tensor, values: Tensor, marks: Tensor, *, reverse: bool) -> Tensor:
-    B, T, H, K, V = given.sizes
-    L, BK, BV = blocks(T, K, V)
-    out = torch.empty_like(values)
+def _outputs(given: Tensors, pairs: Tensor, errors: Tensor, starts: Tensor) -> Tensor:
+    q, k, v, log_decay, _ = given
+    (B, T, H, V), K, (L, BK, BV) = v.shape, k.shape[3], blocks(k, v)
+    out = torch.empty_like(v)
     outputs_kernel[(pairs.shape[2] * B * H, triton.cdiv(V, BV))](
-        given.k if reverse else given.r, read, values, given.log_decay, pairs, marks, out, T, *given.fading,
-        H, K, V, L, BK, BV, precision(given.r), reverse, num_warps=4,
-    )  # fmt: skip
+        q, errors, log_decay, pairs, starts, out, T, H, K, V, L, BK, BV, precision(k), num_warps=L // 8
+    )
     return out
 
 
 def _key_grads(
-    given: Inputs, values: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor], starts: Tensor, ends: Tensor
-) -> tuple[Tensor, ...]:
-    """Gradients of r, k, log_decay, a, b; `values` are those written with b and k, `grads` those of what a and r read."""
-    B, T, H, K, V = given.sizes
-    L, BK, BV = blocks(T, K, V)
-    chunks = triton.cdiv(T, L)
-    asked = starts.new_empty((B, H, chunks, KEPT, L, L))
-    asked_kernel[(chunks * B * H,)](*values, *grads, asked, T, H, V, L, BV, precision(given.r), num_warps=4)
-    r, k, _, log_decay, a, b = given
-    made = [torch.empty_like(x, dtype=dtype) for x, dtype in ((r, r.dtype), (k, k.dtype), *[(k, torch.float32)] * 3)]
-    key_grads_kernel[(chunks * B * H, triton.cdiv(K, BK))](
-        r, k, log_decay, a, b, *values, *grads, asked, starts, ends, *made, T, *given.fading, H, K, V, L, BK, BV,
-        precision(r), num_warps=4,
+    given: Tensors, values: tuple[Tensor, Tensor, Tensor], starts: Tensor, ends: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Gradients of q, k, log_decay and beta; `values` are the errors, their gradient, and that of the output."""
+    q, k, v, log_decay, beta = given
+    (B, T, H, V), K, (L, BK, BV) = v.shape, k.shape[3], blocks(k, v)
+    tiles = triton.cdiv(K, BK)
+    grad_q, grad_k = torch.empty_like(q), torch.empty_like(k)
+    beta_parts = starts.new_empty((tiles, B, T, H))  # one summand a tile of keys: sums stay reproducible
+    decay_parts = None if log_decay is None else torch.empty_like(beta_parts)
+    key_grads_kernel[(starts.shape[2] * B * H, tiles)](
+        q, k, *values, log_decay, beta, starts, ends, grad_q, grad_k, decay_parts, beta_parts, T, B, H, K, V, L, BK, BV,
+        precision(k), num_warps=L // 8,
     )  # fmt: skip
-    return tuple(made)
+    grad_decay = None if log_decay is None else decay_parts.sum(0).to(log_decay.dtype)
+    return grad_q, grad_k, grad_decay, beta_parts.sum(0).to(beta.dtype)
 
 
 @triton.jit
-def load_decay(log_decay, stride, step, rows, cols, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """A tile of log decays; -inf becomes a large number, because 0 * inf is no zero in a product with a 0/1 matrix."""
-    i, j = tl.arange(0, ROWS)[:, None], tl.arange(0, COLS)[None, :]
-    fades = tl.load(log_decay + i * stride + j * step, mask=(i < rows) & (j < cols), other=0.0)
-    return tl.maximum(fades.to(tl.float32), -1e30)
-
-
-@triton.constexpr_function
-def exact(PRECISION):
-    """As many digits as float32 has, whatever the inputs have: errors of an inverse grow."""
-    return "tf32x3" if PRECISION == "tf32" else PRECISION
+def load_fades(log_decay, row, rows, h, H: tl.constexpr, L: tl.constexpr):
+    """Log decays of a head's tokens from `row` on, (L,); 0 from token `rows` on, and where nothing fades."""
+    if log_decay is None:
+        return tl.zeros((L,), tl.float32)
+    return tl.maximum(load_each(log_decay, row, rows, h, H, L), LEAST)
 
 
 @triton.jit
-def inverse(lower, L: tl.constexpr, PRECISION: tl.constexpr):
-    """(I - lower)^{-1} of a strictly lower triangular matrix.
-
-    With the inverses X, Y of two neighbouring diagonal blocks, and C the block of `lower` below X and left of Y, the inverse
-    of both together has Y C X there.
-    """
-    t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
-    result = (t == i).to(tl.float32)
-    for level in tl.range(levels(L), disable_licm=True):
-        below = tl.where(parted(level, L), lower, 0.0)
-        right = tl.dot(below, result, input_precision=exact(PRECISION))
-        result += tl.dot(result, right, input_precision=exact(PRECISION))
-    return result
+def load_each(x, row, rows, h, H: tl.constexpr, L: tl.constexpr):
+    """One number a token of a head, (L,), zero from token `rows` on."""
+    t = tl.arange(0, L)
+    return tl.load(x + (row + t) * H + h, mask=t < rows, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def pairs_kernel(
-    r, k, log_decay, a, b, pairs, T, decay_b, decay_t, decay_h, decay_k,
+    q, k, log_decay, beta, pairs, T,
     H: tl.constexpr, K: tl.constexpr, L: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """How much of what token i writes token t reads, of one chunk: the inverse of I - A_ab, then A_ak, A_rb and A_rk.
+    """The inverse of I + A, and the scores P, of one chunk. Programs: (chunk of a batch and head).
 
-    r reads after the decay of its own token, a before, so r meets the others as r e^{log_decay}. Programs: (chunk of a batch
-    and head).
+    A[t, i] = k_t k_i beta_i * decay between, for i < t            P[t, i] = q_t k_i beta_i * decay between, for i <= t
     """
-    c, batch, h, head = whereabouts(T, H, L)
-    row, rows = batch * T + c * L, T - c * L
-    at, at_decay = (row * H + h) * K, batch * decay_b + c * L * decay_t + h * decay_h
+    c, b, h, head = whereabouts(T, H, L)
+    row, rows = b * T + c * L, tl.minimum(T - c * L, L).to(tl.int32)
+    asking, reading = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
+    for k0 in tl.range(0, K, BK, num_stages=1):
+        reads = load_tile(q + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
+        keys = load_tile(k + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
+        asking += tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
+        reading += tl.dot(reads, tl.trans(keys), input_precision=PRECISION)
+    weights = pair_decays(load_fades(log_decay, row, rows, h, H, L), L) * load_each(beta, row, rows, h, H, L)[None, :]
     t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
-    ab, ak = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
-    rb, rk = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
-    for k0 in tl.range(0, K, BK, num_stages=1, disable_licm=True):
-        fades = load_decay(log_decay + at_decay + k0 * decay_k, decay_t, decay_k, rows, K - k0, L, BK)
-        late = load_tile(r + at + k0, H * K, rows, K - k0, L, BK)
-        early = load_tile(a + at + k0, H * K, rows, K - k0, L, BK)
-        correct = load_tile(b + at + k0, H * K, rows, K - k0, L, BK)
-        write = load_tile(k + at + k0, H * K, rows, K - k0, L, BK)
-        rb += tl.where(t == i, tl.sum(late * correct, 1)[:, None], 0.0)
-        rk += tl.where(t == i, tl.sum(late * write, 1)[:, None], 0.0)
-        late *= tl.exp(fades)
-        # Whatever is the same on every level is made anew on each: kept (licm), it would fill the registers.
-        for level in tl.range(levels(L), disable_licm=True):
-            fade = faded(between(midpoint(level, L), L), fades, PRECISION)
-            apart, corrects, writes = parted(level, L), tl.trans(correct * fade), tl.trans(write * fade)
-            ab += tl.where(apart, tl.dot(early * fade, corrects, input_precision=PRECISION), 0.0)
-            ak += tl.where(apart, tl.dot(early * fade, writes, input_precision=PRECISION), 0.0)
-            rb += tl.where(apart, tl.dot(late * fade, corrects, input_precision=PRECISION), 0.0)
-            rk += tl.where(apart, tl.dot(late * fade, writes, input_precision=PRECISION), 0.0)
-    pairs += (head * tl.cdiv(T, L) + c) * 4 * L * L
-    store_tile(pairs + L * L, ak, L, L, L, L, L)
-    store_tile(pairs + 2 * L * L, rb, L, L, L, L, L)
-    store_tile(pairs + 3 * L * L, rk, L, L, L, L, L)
-    store_tile(pairs, inverse(ab, L, PRECISION), L, L, L, L, L)
+    pairs += (head * tl.cdiv(T, L) + c) * 2 * L * L
+    store_tile(pairs + L * L, reading * weights, L, L, L, L, L)
+    store_tile(pairs, inverse(tl.where(t > i, -asking * weights, 0.0), L, PRECISION), L, L, L, L, L)
 
 
 @triton.jit
 def carry_kernel(
-    reads, corrections, writes, values, log_decay, pairs, state, marks, read, final, T, decay_b, decay_t, decay_h, decay_k,
+    q, k, values, log_decay, beta, pairs, state, marks, errors, final, T,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
-    """Walks the chunks with a tile of the state; writes down what their tokens read, the state before each, and the last.
+    """Walks the chunks with a tile of the state; writes down the errors, the state before each chunk, and the last.
 
-        U = (I - A_ab)^{-1} (A_ak V + (a * decay from the chunk's start) S)
-        S <- diag(decay of the chunk) S + (b * decay to the chunk's end)^T U + (k * decay to the chunk's end)^T V
+        E = (I + A)^{-1} (V - (k * near) S)            S <- whole * S + (beta k * far)^T E
 
-    The gradient of the state obeys this from the last chunk to the first, with (b, a, r e^{log_decay}, gradient of the
-    output) in the place of (a, b, k, v), A_rb^T in that of A_ak, the inverse transposed, and chunks' starts and ends
-    exchanged. Programs: (batch and head, tile of values).
+    where near, far and whole are the decays from the chunk's start, to its end, and between these. The gradients go from the
+    last chunk to the first:
+
+        dE = (I + A)^{-T} (P^T dO + (beta k * far) dS)            dS <- whole * dS + (q * near)^T dO - (k * near)^T dE
+
+    Programs: (batch and head, tile of values).
     """
     head = tl.program_id(0).to(tl.int64)
     v0 = tl.program_id(1) * BV
-    batch, h = head // H, head % H
+    b, h = head // H, head % H
     chunks = tl.cdiv(T, L)
     marks += head * chunks * K * V + v0
     S = load_tile(state + head * K * V + v0, V, K, V - v0, BK, BV)
-    for step in tl.range(chunks, num_stages=1, disable_licm=True):
+    for step in tl.range(chunks, num_stages=1):
         c = tl.cast(chunks - 1 - step if REVERSE else step, tl.int64)
-        row, rows = batch * T + c * L, T - c * L
-        at, at_values = (row * H + h) * K, (row * H + h) * V + v0
-        at_pairs = pairs + (head * chunks + c) * 4 * L * L
+        row, rows = b * T + c * L, tl.minimum(T - c * L, L).to(tl.int32)
+        at_keys, at_values = (row * H + h) * K, (row * H + h) * V + v0
+        at_pairs = pairs + (head * chunks + c) * 2 * L * L
         store_tile(marks + c * K * V, S, V, K, V - v0, BK, BV)
-        fades = load_decay(
-            log_decay + batch * decay_b + c * L * decay_t + h * decay_h, decay_t, decay_k, rows, K, L, BK
-        )  # fmt: skip
-        near = faded(between(L if REVERSE else 0, L), fades, PRECISION)
+        fades = load_fades(log_decay, row, rows, h, H, L)
+        near = decays_from_start(fades)[:, None]
+        far = (load_each(beta, row, rows, h, H, L) * decays_to_end(fades))[:, None]
         what = load_tile(values + at_values, H * V, rows, V - v0, L, BV)
-        mix = load_tile(at_pairs + (2 * L * L if REVERSE else L * L), L, L, L, L, L)
+        keys = load_tile(k + at_keys, H * K, rows, K, L, BK)
         solve = load_tile(at_pairs, L, L, L, L, L)
-        found = tl.dot(tl.trans(mix) if REVERSE else mix, what, input_precision=PRECISION)
-        reading = load_tile(reads + at, H * K, rows, K, L, BK) * near
-        found += tl.dot(reading, S, input_precision=PRECISION)
-        found = tl.dot(tl.trans(solve) if REVERSE else solve, found, input_precision=exact(PRECISION))
-        store_tile(read + at_values, found, H * V, rows, V - v0, L, BV)
-        far = faded(between(0 if REVERSE else L, L), fades, PRECISION)
-        S *= tl.exp(tl.sum(fades, 0))[:, None]
-        correcting = load_tile(corrections + at, H * K, rows, K, L, BK) * far
-        S += tl.dot(tl.trans(correcting), found, input_precision=PRECISION)
-        writing = load_tile(writes + at, H * K, rows, K, L, BK) * far
         if REVERSE:
-            writing *= tl.exp(fades)
-        S += tl.dot(tl.trans(writing), what, input_precision=PRECISION)
+            scores = load_tile(at_pairs + L * L, L, L, L, L, L)
+            wanted = tl.dot(tl.trans(scores), what, input_precision=PRECISION)
+            wanted += far * tl.dot(keys, S, input_precision=PRECISION)
+            solve = tl.trans(solve)
+        else:
+            wanted = what - near * tl.dot(keys, S, input_precision=PRECISION)
+        error = tl.dot(solve, wanted, input_precision=exact(PRECISION))
+        store_tile(errors + at_values, error, H * V, rows, V - v0, L, BV)
+        S *= tl.exp(tl.sum(fades, 0))
+        if REVERSE:
+            reads = load_tile(q + at_keys, H * K, rows, K, L, BK)
+            S += tl.dot(tl.trans(reads), near * what, input_precision=PRECISION)
+            S -= tl.dot(tl.trans(keys), near * error, input_precision=PRECISION)
+        else:
+            S += tl.dot(tl.trans(keys), far * error, input_precision=PRECISION)
     store_tile(final + head * K * V + v0, S, V, K, V - v0, BK, BV)
 
 
 @triton.jit
 def outputs_kernel(
-    reads, read, values, log_decay, pairs, marks, out, T, decay_b, decay_t, decay_h, decay_k,
+    q, errors, log_decay, pairs, starts, out, T,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    PRECISION: tl.constexpr, REVERSE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The outputs of one chunk: its own tokens through the pairs, everything before it through the state at its start.
-
-        O = A_rb U + A_rk V + (r e^{log_decay} * decay from the chunk's start) S_start
-
-    In reverse, with k, the gradients of U and of the output, and the state's gradient at the chunk's end, the gradient of V:
-
-        dV = A_ak^T dU + A_rk^T dO + (k * decay to the chunk's end) dS_end
+    """The outputs of one chunk: O = (q * decay from the chunk's start) S_start + P E.
 
     Programs: (chunk of a batch and head, tile of values).
     """
-    c, batch, h, head = whereabouts(T, H, L)
+    c, b, h, head = whereabouts(T, H, L)
     v0 = tl.program_id(1) * BV
-    row, rows = batch * T + c * L, T - c * L
+    row, rows = b * T + c * L, tl.minimum(T - c * L, L).to(tl.int32)
     at_values, chunk = (row * H + h) * V + v0, head * tl.cdiv(T, L) + c
-    at_decay = batch * decay_b + c * L * decay_t + h * decay_h
     result = tl.zeros((L, BV), tl.float32)
-    for k0 in tl.range(0, K, BK, num_stages=1, disable_licm=True):
-        fades = load_decay(log_decay + at_decay + k0 * decay_k, decay_t, decay_k, rows, K - k0, L, BK)
-        reading = load_tile(reads + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
-        S = load_tile(marks + (chunk * K + k0) * V + v0, V, K - k0, V - v0, BK, BV)
-        reading *= faded(between(L if REVERSE else 0, L), fades, PRECISION)
-        if not REVERSE:
-            reading *= tl.exp(fades)
-        result += tl.dot(reading, S, input_precision=PRECISION)
-    pairs += chunk * 4 * L * L
-    corrected = load_tile(pairs + (L * L if REVERSE else 2 * L * L), L, L, L, L, L)
-    written = load_tile(pairs + 3 * L * L, L, L, L, L, L)
-    was_read = load_tile(read + at_values, H * V, rows, V - v0, L, BV)
-    what = load_tile(values + at_values, H * V, rows, V - v0, L, BV)
-    result += tl.dot(tl.trans(corrected) if REVERSE else corrected, was_read, input_precision=PRECISION)
-    result += tl.dot(tl.trans(written) if REVERSE else written, what, input_precision=PRECISION)
+    for k0 in tl.range(0, K, BK, num_stages=1):
+        reads = load_tile(q + (row * H + h) * K + k0, H * K, rows, K - k0, L, BK)
+        S = load_tile(starts + (chunk * K + k0) * V + v0, V, K - k0, V - v0, BK, BV)
+        result += tl.dot(reads, S, input_precision=PRECISION)
+    result *= decays_from_start(load_fades(log_decay, row, rows, h, H, L))[:, None]
+    scores = load_tile(pairs + (chunk * 2 + 1) * L * L, L, L, L, L, L)
+    error = load_tile(errors + at_values, H * V, rows, V - v0, L, BV)
+    result += tl.dot(scores, error, input_precision=PRECISION)
     store_tile(out + at_values, result, H * V, rows, V - v0, L, BV)
 
 
 @triton.jit
-def asked_kernel(
-    u, v, grad_u, grad_out, asked, T,
-    H: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """The gradients of one chunk's pairs: dU U^T, dU V^T, dO U^T, dO V^T for A_ab, A_ak, A_rb, A_rk.
-
-    Programs: (chunk of a batch and head).
-    """
-    c, batch, h, head = whereabouts(T, H, L)
-    row, rows = batch * T + c * L, T - c * L
-    ab, ak = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
-    rb, rk = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
-    for v0 in tl.range(0, V, BV, num_stages=1):
-        at = (row * H + h) * V + v0
-        was_read = tl.trans(load_tile(u + at, H * V, rows, V - v0, L, BV))
-        what = tl.trans(load_tile(v + at, H * V, rows, V - v0, L, BV))
-        early = load_tile(grad_u + at, H * V, rows, V - v0, L, BV)
-        late = load_tile(grad_out + at, H * V, rows, V - v0, L, BV)
-        ab += tl.dot(early, was_read, input_precision=PRECISION)
-        ak += tl.dot(early, what, input_precision=PRECISION)
-        rb += tl.dot(late, was_read, input_precision=PRECISION)
-        rk += tl.dot(late, what, input_precision=PRECISION)
-    asked += (head * tl.cdiv(T, L) + c) * 4 * L * L
-    store_tile(asked, ab, L, L, L, L, L)
-    store_tile(asked + L * L, ak, L, L, L, L, L)
-    store_tile(asked + 2 * L * L, rb, L, L, L, L, L)
-    store_tile(asked + 3 * L * L, rk, L, L, L, L, L)
-
-
-@triton.jit
-def load_asked(asked, which, wanted, L: tl.constexpr):
-    """One of the gradients of a chunk's pairs, where they are wanted."""
-    return tl.where(wanted, load_tile(asked + which * L * L, L, L, L, L, L), 0.0)
-
-
-@triton.jit
 def key_grads_kernel(
-    r, k, log_decay, a, b, u, v, grad_u, grad_out, asked, starts, ends, grad_r, grad_k, grad_decay, grad_a, grad_b, T,
-    decay_b, decay_t, decay_h, decay_k,
+    q, k, errors, grad_errors, grad_out, log_decay, beta, starts, ends, grad_q, grad_k, decay_parts, beta_parts, T, B,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, L: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of one chunk's r, k, log_decay, a and b.
+    """The gradients of one chunk's q and k, and what a tile of keys adds to those of log_decay and beta.
 
-    With G the gradients of the pairs, each level of the halving in `pairs_kernel` gives back
+    With G = dO E^T * decays, what token t's output asks of token i, and F = -dE E^T * decays, what its error asks,
 
-        dA = (G_ab (B * fade) + G_ak (K * fade)) * fade           dB = (G_ab^T (A * fade) + G_rb^T (R * fade)) * fade
+        dq = G (beta k) + dO S_start^T * near            dk = F (beta k) - dE S_start^T * near + beta dw
+        dw = G^T q + F^T k + E dS_end^T * far            dbeta = sum of k * dw
 
-    and alike dR and dK (R stands for r e^{log_decay}), and the sum of log decays in `fade` gets A * dA + R * dR + B * dB +
-    K * dK; so do the chunk's start (through S_start) and its end (through dS_end). The sums then hand their gradient to
-    log_decay through the transpose of their 0/1 matrix. Programs: (chunk of a batch and head, tile of keys).
+    Token s's log decay fades what pairs i < s <= t hand on, what the chunk's start hands to every t >= s, what every i < s
+    hands to the chunk's end, and what the start hands to the end. Its gradient is the sum of those products, nothing
+    subtracted. Programs: (chunk of a batch and head, tile of keys).
     """
-    c, batch, h, head = whereabouts(T, H, L)
-    row, rows = batch * T + c * L, T - c * L
+    c, b, h, head = whereabouts(T, H, L)
+    row, rows = b * T + c * L, tl.minimum(T - c * L, L).to(tl.int32)
     k0 = tl.program_id(1) * BK
-    at, at_values, chunk = (row * H + h) * K + k0, (row * H + h) * V, head * tl.cdiv(T, L) + c
-    at_state = (chunk * K + k0) * V
-    d_late, d_early = tl.zeros((L, BK), tl.float32), tl.zeros((L, BK), tl.float32)
-    d_correct, d_write = tl.zeros((L, BK), tl.float32), tl.zeros((L, BK), tl.float32)
-    d_whole = tl.zeros((BK,), tl.float32)
+    at_keys, at_values = (row * H + h) * K + k0, (row * H + h) * V
+    at_state = ((head * tl.cdiv(T, L) + c) * K + k0) * V
+    G, F = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
+    d_reads, d_asks = tl.zeros((L, BK), tl.float32), tl.zeros((L, BK), tl.float32)
+    d_writes, through = tl.zeros((L, BK), tl.float32), 0.0
     for v0 in tl.range(0, V, BV, num_stages=1):  # one stage: prefetched tiles would not fit the registers
+        error = load_tile(errors + at_values + v0, H * V, rows, V - v0, L, BV)
+        d_error = load_tile(grad_errors + at_values + v0, H * V, rows, V - v0, L, BV)
+        d_out = load_tile(grad_out + at_values + v0, H * V, rows, V - v0, L, BV)
         S = load_tile(starts + at_state + v0, V, K - k0, V - v0, BK, BV)
         dS = load_tile(ends + at_state + v0, V, K - k0, V - v0, BK, BV)
-        d_whole += tl.sum(S * dS, 1)
-        S, dS = tl.trans(S), tl.trans(dS)
-        here = at_values + v0
-        d_early += tl.dot(load_tile(grad_u + here, H * V, rows, V - v0, L, BV), S, input_precision=PRECISION)
-        d_late += tl.dot(load_tile(grad_out + here, H * V, rows, V - v0, L, BV), S, input_precision=PRECISION)
-        d_correct += tl.dot(load_tile(u + here, H * V, rows, V - v0, L, BV), dS, input_precision=PRECISION)
-        d_write += tl.dot(load_tile(v + here, H * V, rows, V - v0, L, BV), dS, input_precision=PRECISION)
-    fades = load_decay(
-        log_decay + batch * decay_b + c * L * decay_t + h * decay_h + k0 * decay_k, decay_t, decay_k, rows, K - k0, L, BK
-    )  # fmt: skip
-    late = load_tile(r + at, H * K, rows, K - k0, L, BK) * tl.exp(fades)
-    early = load_tile(a + at, H * K, rows, K - k0, L, BK)
-    correct = load_tile(b + at, H * K, rows, K - k0, L, BK)
-    write = load_tile(k + at, H * K, rows, K - k0, L, BK)
-    fade = faded(between(0, L), fades, PRECISION)
-    d_early, d_late = d_early * fade, d_late * fade
-    d_fades = marked_sums(tl.trans(between(0, L)), early * d_early + late * d_late, PRECISION)
-    fade = faded(between(L, L), fades, PRECISION)
-    d_correct, d_write = d_correct * fade, d_write * fade
-    d_fades += marked_sums(tl.trans(between(L, L)), correct * d_correct + write * d_write, PRECISION)
-    d_fades += (tl.exp(tl.sum(fades, 0)) * d_whole)[None, :]
-    asked += chunk * 4 * L * L
-    for level in tl.range(levels(L), disable_licm=True):
-        marks, apart = between(midpoint(level, L), L), parted(level, L)
-        fade = faded(marks, fades, PRECISION)
-        ab, ak = load_asked(asked, 0, apart, L), load_asked(asked, 1, apart, L)
-        rb, rk = load_asked(asked, 2, apart, L), load_asked(asked, 3, apart, L)
-        d = tl.dot(ab, correct * fade, input_precision=PRECISION)
-        d = tl.dot(ak, write * fade, d, input_precision=PRECISION) * fade
-        d_early += d
-        d_sums = early * d
-        d = tl.dot(rb, correct * fade, input_precision=PRECISION)
-        d = tl.dot(rk, write * fade, d, input_precision=PRECISION) * fade
-        d_late += d
-        d_sums += late * d
-        d = tl.dot(tl.trans(ab), early * fade, input_precision=PRECISION)
-        d = tl.dot(tl.trans(rb), late * fade, d, input_precision=PRECISION) * fade
-        d_correct += d
-        d_sums += correct * d
-        d = tl.dot(tl.trans(ak), early * fade, input_precision=PRECISION)
-        d = tl.dot(tl.trans(rk), late * fade, d, input_precision=PRECISION) * fade
-        d_write += d
-        d_sums += write * d
-        d_fades += marked_sums(tl.trans(marks), d_sums, PRECISION)
-    store_tile(grad_decay + at, d_fades + late * d_late, H * K, rows, K - k0, L, BK)
-    store_tile(grad_a + at, d_early, H * K, rows, K - k0, L, BK)
+        G += tl.dot(d_out, tl.trans(error), input_precision=PRECISION)
+        F -= tl.dot(d_error, tl.trans(error), input_precision=PRECISION)
+        d_reads += tl.dot(d_out, tl.trans(S), input_precision=PRECISION)
+        d_asks -= tl.dot(d_error, tl.trans(S), input_precision=PRECISION)
+        d_writes += tl.dot(error, tl.trans(dS), input_precision=PRECISION)
+        through += tl.sum(S * dS)
+    fades, rate = load_fades(log_decay, row, rows, h, H, L), load_each(beta, row, rows, h, H, L)
+    near, far = decays_from_start(fades)[:, None], decays_to_end(fades)[:, None]
     t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
-    corrected = tl.sum(load_asked(asked, 2, t == i, L), 1)[:, None]
-    written = tl.sum(load_asked(asked, 3, t == i, L), 1)[:, None]
-    late = load_tile(r + at, H * K, rows, K - k0, L, BK)
-    d_late = d_late * tl.exp(fades) + corrected * correct + written * write
-    store_tile(grad_r + at, d_late, H * K, rows, K - k0, L, BK)
-    store_tile(grad_b + at, d_correct + corrected * late, H * K, rows, K - k0, L, BK)
-    store_tile(grad_k + at, d_write + written * late, H * K, rows, K - k0, L, BK)
+    G *= pair_decays(fades, L)
+    F *= tl.where(t > i, pair_decays(fades, L), 0.0)
+    reads = load_tile(q + at_keys, H * K, rows, K - k0, L, BK)
+    keys = load_tile(k + at_keys, H * K, rows, K - k0, L, BK)
+    d_reads, d_asks, d_writes = d_reads * near, d_asks * near, d_writes * far
+    part = tl.program_id(1).to(tl.int64) * B * T + row
+    s = tl.arange(0, L)
+    if log_decay is not None:
+        later = tl.sum(reads * d_reads + keys * d_asks, 1)
+        earlier = rate * tl.sum(keys * d_writes, 1)
+        handed = G * tl.dot(reads, tl.trans(keys), input_precision=PRECISION)
+        handed += F * tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
+        # (s, i): what the pairs of writer i and readers from s on hand over; read where i < s.
+        onward = marked_sums((i >= t).to(tl.float32), handed * rate[None, :], PRECISION)
+        d_fades = tl.sum(tl.where(i < t, onward + earlier[None, :], later[None, :]), 1)
+        d_fades += tl.exp(tl.sum(fades, 0)) * through
+        tl.store(decay_parts + (part + s) * H + h, d_fades, mask=s < rows)
+    written = rate[:, None] * keys
+    d_reads += tl.dot(G, written, input_precision=PRECISION)
+    store_tile(grad_q + at_keys, d_reads, H * K, rows, K - k0, L, BK)
+    d_writes += tl.dot(tl.trans(G), reads, input_precision=PRECISION)
+    d_writes += tl.dot(tl.trans(F), keys, input_precision=PRECISION)
+    tl.store(beta_parts + (part + s) * H + h, tl.sum(keys * d_writes, 1), mask=s < rows)
+    d_asks += tl.dot(F, written, input_precision=PRECISION)
+    store_tile(grad_k + at_keys, d_asks + rate[:, None] * d_writes, H * K, rows, K - k0, L, BK)
 
 
 @triton.jit
 def step_kernel(
-    r, k, v, log_decay, a, b, state, out, final, decay_b, decay_h, decay_k,
-    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
+    q, k, v, log_decay, beta, state, out, final,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
     """One token: reads the state, writes the next; bound by the state's bytes, so no matrix units.
 
@@ -454,12 +333,11 @@ def step_kernel(
     """
     head = tl.program_id(0).to(tl.int64)
     v0 = tl.program_id(1) * BV
-    i = tl.arange(0, BK)
-    at_decay = (head // H) * decay_b + (head % H) * decay_h
-    fade = tl.exp(tl.load(log_decay + at_decay + i * decay_k, mask=i < K, other=0.0).to(tl.float32))
     S = load_tile(state + head * K * V + v0, V, K, V - v0, BK, BV)
-    was_read = tl.sum(load_vector(a + head * K, K, BK)[:, None] * S, 0)
-    S = fade[:, None] * S + load_vector(b + head * K, K, BK)[:, None] * was_read[None, :]
-    S += load_vector(k + head * K, K, BK)[:, None] * load_vector(v + head * V + v0, V - v0, BV)[None, :]
-    store_vector(out + head * V + v0, tl.sum(load_vector(r + head * K, K, BK)[:, None] * S, 0), V - v0, BV)
+    if log_decay is not None:
+        S *= tl.exp(tl.load(log_decay + head).to(tl.float32))
+    key = load_vector(k + head * K, K, BK)[:, None]
+    error = load_vector(v + head * V + v0, V - v0, BV) - tl.sum(key * S, 0)
+    S += tl.load(beta + head).to(tl.float32) * key * error[None, :]
+    store_vector(out + head * V + v0, tl.sum(load_vector(q + head * K, K, BK)[:, None] * S, 0), V - v0, BV)
     store_tile(final + head * K * V + v0, S, V, K, V - v0, BK, BV)

@@ -57,3 +57,25 @@ def marked_sums(marks, x, PRECISION: tl.constexpr):
 def faded(marks, log_decay, PRECISION: tl.constexpr):
     """e^{sum of the marked log decays}, at most 1."""
     return tl.exp(marked_sums(marks, log_decay, PRECISION))
+
+
+@triton.constexpr_function
+def exact(PRECISION):
+    """As many digits as float32 has, whatever the inputs have: errors of an inverse grow."""
+    return "tf32x3" if PRECISION == "tf32" else PRECISION
+
+
+@triton.jit
+def inverse(lower, L: tl.constexpr, PRECISION: tl.constexpr):
+    """(I - lower)^{-1} of a strictly lower triangular matrix.
+
+    With the inverses X, Y of two neighbouring diagonal blocks, and C the block of `lower` below X and left of Y, the inverse
+    of both together has Y C X there.
+    """
+    t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
+    result = (t == i).to(tl.float32)
+    for level in tl.range(levels(L), disable_licm=True):
+        below = tl.where(parted(level, L), lower, 0.0)
+        right = tl.dot(below, result, input_precision=exact(PRECISION))
+        result += tl.dot(result, right, input_precision=exact(PRECISION))
+    return result

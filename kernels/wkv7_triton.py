@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybridlab.kernels.halving_triton import between, faded, levels, marked_sums, midpoint, parted
+from hybridlab.kernels.halving_triton import between, exact, faded, inverse, levels, marked_sums, midpoint, parted
 from hybridlab.kernels.tiles_triton import load_tile, load_vector, precision, store_tile, store_vector, whereabouts
 
 # Tokens a chunk, keys and values a tile: about the largest that fit the registers of all targets (`hybridlab.measure.aot`).
@@ -171,28 +171,6 @@ def decays_from_start(log_decay, own: tl.constexpr, stride, rows, cols, L: tl.co
 def decays_to_end(log_decay, stride, rows, cols, L: tl.constexpr, COLS: tl.constexpr):
     """Decay from after each token to the chunk's end."""
     return tl.exp(tl.cumsum(load_decay(log_decay, 1, stride, rows, cols, L, COLS), 0, reverse=True))
-
-
-@triton.constexpr_function
-def exact(PRECISION):
-    """As many digits as float32 has, whatever the inputs have: errors of an inverse grow."""
-    return "tf32x3" if PRECISION == "tf32" else PRECISION
-
-
-@triton.jit
-def inverse(lower, L: tl.constexpr, PRECISION: tl.constexpr):
-    """(I - lower)^{-1} of a strictly lower triangular matrix.
-
-    With the inverses X, Y of two neighbouring diagonal blocks, and C the block of `lower` below X and left of Y, the inverse
-    of both together has Y C X there.
-    """
-    t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
-    result = (t == i).to(tl.float32)
-    for level in tl.range(levels(L), disable_licm=True):
-        below = tl.where(parted(level, L), lower, 0.0)
-        right = tl.dot(below, result, input_precision=exact(PRECISION))
-        result += tl.dot(result, right, input_precision=exact(PRECISION))
-    return result
 
 
 @triton.jit
