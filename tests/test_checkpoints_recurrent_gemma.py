@@ -126,12 +126,13 @@ def test_a_conversation_that_begins_with_one_token(tmp_path: Path) -> None:
 
 
 def test_the_style_of_the_hub(tmp_path: Path) -> None:
-    """`_block_types` for `block_types`, and rotation beside the rest in place of a table of its own."""
+    """`_block_types` for `block_types`, and rotation beside the rest in place of a table of its own, which wins over it."""
     table = {"rope_type": "default", "rope_theta": 77.0, "partial_rotary_factor": 1.0}
     written(tmp_path, block_types=["attention", "recurrent"], rope_parameters=table)
     new = load_checkpoint(tmp_path).config
     assert isinstance(new, RecurrentGemmaConfig)
     assert (new.pattern, new.rotary.theta, new.rotary.fraction) == ("WG", 77.0, 1.0)
+    assert load_checkpoint(changed(tmp_path, rope_theta=5.0)).config == new
     old = {"_block_types": ["attention", "recurrent"], "rope_theta": 77.0, "partial_rotary_factor": 1.0}
     left_out = {"block_types": None, "rope_parameters": None, "tie_word_embeddings": None}
     assert load_checkpoint(changed(tmp_path, **old, **left_out)).config == new
