@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hybridlab.ops.taylor_attention import taylor_features
+
 Tensors = dict[str, Tensor]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -29,7 +31,13 @@ class Case(NamedTuple):
         """The same float64 tensors at every call; every number of them exists in float32 too."""
         generator = torch.Generator().manual_seed(0)
         made = self.make(_Draw(generator), *self.sizes, **self.how)
-        return {name: x.float().double() if x.is_floating_point() else x for name, x in made.items()}
+        return {name: _rounded(x) for name, x in made.items()}
+
+
+def _rounded(x: Tensor) -> Tensor:
+    if x.is_complex():
+        return x.to(torch.complex64).to(torch.complex128)
+    return x.float().double() if x.is_floating_point() else x
 
 
 class _Draw:
@@ -131,6 +139,23 @@ def _short_conv(draw: _Draw, B: int, T: int, D: int, W: int, bias: bool = True, 
     return tensors | ({"state": draw.normal(B, W - 1, D)} if state else {})
 
 
+def _long_conv(draw: _Draw, B: int, T: int, D: int, W: int, past: int | None = None, skip: bool = True) -> Tensors:
+    tensors = {"x": draw.normal(B, T, D), "filter": draw.normal(D, W)}
+    tensors |= {"skip": draw.normal(D)} if skip else {}
+    return tensors | ({} if past is None else {"state": draw.normal(B, past, D)})
+
+
+def _modal_conv(draw: _Draw, B: int, T: int, D: int, N: int, sizes: str = "usual", bare: bool = False) -> Tensors:
+    """`sizes` of poles: below 1, or "any": 0, 1 and a little more beside those. `bare` has no skip and no state."""
+    size = 0.5 + draw.uniform(D, N) / 2
+    if sizes == "any":
+        size = _beside(size, 0.0, 1.0, 1.02)
+    poles = torch.polar(size, 6.3 * draw.uniform(D, N))
+    residues, state = (torch.complex(draw.normal(*shape), draw.normal(*shape)) for shape in ((D, N), (B, D, N)))
+    tensors = {"x": draw.normal(B, T, D), "poles": poles, "residues": residues}
+    return tensors if bare else tensors | {"skip": draw.normal(D), "state": state}
+
+
 def _wkv4(
     draw: _Draw, B: int, T: int, C: int, decay: str = "usual", keys: float | None = None, state: bool = True
 ) -> Tensors:
@@ -181,6 +206,16 @@ def _wkv7(
         a, b = a / K, b / K
     tensors = {"r": r, "k": k, "v": v, "log_decay": draw.log_decay(decay, B, T, H, K), "a": a, "b": b}
     return tensors | ({"state": draw.normal(B, H, K, V)} if state else {})
+
+
+def _taylor_attention(draw: _Draw, B: int, T: int, H: int, K: int, V: int, lift: float = 1.0, state: bool = True) -> Tensors:
+    """`lift` multiplies every score. A state's K is that of some keys, or the sum of weights could be near 0."""
+    q, k, v = lift * draw.normal(B, T, H, K), draw.normal(B, T, H, K), draw.normal(B, T, H, V)
+    tensors = {"q": q, "k": k, "v": v}
+    if state:
+        written = taylor_features(draw.normal(B, H, 3, K)).sum(2)
+        tensors |= {"kv_state": draw.normal(B, H, written.shape[2], V), "k_state": written}
+    return tensors
 
 
 def _attention(
@@ -257,6 +292,36 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("odd length, no state", _short_conv, (2, 13, 5, 4), {"state": False}),
         Case("one past two tiles", _short_conv, (1, 65, 7, 3)),
         Case("a filter of one tap", _short_conv, (2, 5, 3, 1)),
+    ),
+    "long_conv": (
+        Case("one token, no state", _long_conv, (2, 1, 3, 1)),
+        Case("one token, no skip, filter far longer", _long_conv, (1, 1, 5, 9), {"skip": False}),
+        Case("one token after a past", _long_conv, (2, 1, 18, 40), {"past": 33}),
+        Case("a few tokens after a past longer than the filter", _long_conv, (2, 3, 5, 7), {"past": 12}),
+        Case("as many taps as tokens", _long_conv, (2, 13, 3, 13)),
+        Case("filter shorter than the text", _long_conv, (2, 37, 3, 5)),
+        Case("filter longer than the text and its past", _long_conv, (2, 19, 3, 50), {"past": 5}),
+        Case("filter that ends in the past", _long_conv, (1, 13, 3, 20), {"past": 11}),
+        Case("past a tile of sums", _long_conv, (1, 259, 2, 261), {"past": 3}),
+    ),
+    "modal_conv": (
+        Case("one token, no skip, no state", _modal_conv, (2, 1, 3, 2), {"bare": True}),
+        Case("one token", _modal_conv, (1, 1, 5, 4)),
+        Case("odd length, one pole", _modal_conv, (2, 13, 3, 1)),
+        Case("one past a chunk, no skip, no state", _modal_conv, (1, 17, 3, 5), {"bare": True}),
+        Case("one past two chunks", _modal_conv, (2, 33, 19, 2)),
+        Case("poles of 0, 1 and beyond", _modal_conv, (1, 35, 5, 3), {"sizes": "any"}),
+    ),
+    "taylor_attention": (
+        Case("two tokens, no state", _taylor_attention, (2, 2, 2, 3, 5), {"state": False}),
+        Case("one token", _taylor_attention, (1, 1, 1, 8, 8)),
+        Case("odd length", _taylor_attention, (2, 13, 2, 5, 3)),
+        Case("one past a chunk, no state", _taylor_attention, (1, 65, 1, 16, 16), {"state": False}),
+        Case("one past two chunks", _taylor_attention, (1, 129, 2, 3, 18)),
+        Case("past a chunk of tiles", _taylor_attention, (1, 259, 1, 2, 3)),
+        Case("keys of one number", _taylor_attention, (1, 67, 2, 1, 4)),
+        Case("scores in the hundreds", _taylor_attention, (1, 35, 1, 4, 4), {"lift": 300.0}),
+        Case("an eps that counts", _taylor_attention, (1, 9, 2, 3, 4), {}, {"eps": 2.0}),
     ),
     "wkv4": (
         Case("one token, no state", _wkv4, (2, 1, 3), {"state": False}),

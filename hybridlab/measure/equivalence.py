@@ -23,7 +23,7 @@ LIMITS = {torch.float64: 1e-9, torch.float32: 2e-4}
 SMALLEST_SCALE = 1e-6
 TRUTH = "recurrent"
 KERNEL_DTYPES = {"numba": (torch.float64, torch.float32), "triton": (torch.float32,)}
-STATES = {"attention": ("k_past", "v_past")}
+STATES = {"attention": ("k_past", "v_past"), "taylor_attention": ("kv_state", "k_state")}
 
 
 class Way(NamedTuple):
@@ -157,7 +157,7 @@ def _compared(way: Way, truths: dict[tuple[str, str], Tensors]) -> Iterator[Comp
 def results(way: Way, case: Case) -> Tensors:
     """Output, what the final state means, and every float argument's gradient, for fixed random gradients of the former."""
     given = {name: x.to(way.device()) for name, x in case.tensors().items()}
-    leaves = {name: x.to(way.dtype).requires_grad_() for name, x in given.items() if x.is_floating_point()}
+    leaves = {name: x.to(_as_wide(way.dtype, x)).requires_grad_() for name, x in given.items() if _is_number(x)}
     function = getattr(importlib.import_module(f"hybridlab.ops.{way.op}"), way.op)
     state_names = [name for name in STATES.get(way.op, ("state",)) if name in leaves]
     inputs = {name: x for name, x in (given | leaves).items() if name not in state_names}
@@ -195,8 +195,9 @@ def _loss(found: Tensors) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     total = torch.zeros((), dtype=torch.float64)
     for x in found.values():
-        weights = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        total = total + (x.double().cpu() * weights).sum()
+        numbers = _numbers(x)
+        weights = torch.randn(numbers.shape, generator=generator, dtype=torch.float64)
+        total = total + (numbers * weights).sum()
     return total
 
 
@@ -206,8 +207,23 @@ def relative_error(got: Tensor | None, truth: Tensor) -> float:
         return math.inf
     if truth.numel() == 0:
         return 0.0
-    apart = (got.double().cpu() - truth).abs().max()
-    return (apart / truth.abs().max().clamp_min(SMALLEST_SCALE)).item()
+    right = _numbers(truth)
+    apart = (_numbers(got) - right).abs().max()
+    return (apart / right.abs().max().clamp_min(SMALLEST_SCALE)).item()
+
+
+def _is_number(x: Tensor) -> bool:
+    return x.is_floating_point() or x.is_complex()
+
+
+def _as_wide(dtype: torch.dtype, x: Tensor) -> torch.dtype:
+    """A real dtype, or the complex one of its width where x is complex."""
+    return dtype.to_complex() if x.is_complex() else dtype
+
+
+def _numbers(x: Tensor) -> Tensor:
+    """In float64 on the CPU; a complex tensor as its real and imaginary parts."""
+    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).double().cpu()
 
 
 def dtype_name(dtype: torch.dtype) -> str:
