@@ -72,7 +72,10 @@ for model in (
     models.Hawk(models.HawkConfig(vocabulary=11, width=16, layers=2, blocks=4, scaled=True, logit_cap=5.0)),
     models.RecurrentGemma(models.RecurrentGemmaConfig(vocabulary=11, width=16, layers=3, heads=2, window=4)),
     models.RetNet(models.RetNetConfig(vocabulary=11, width=16, layers=2, head_width=8)),
-    models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSGTAW", window=3)),
+    models.Hyena(models.HyenaConfig(vocabulary=11, width=16, layers=2, order=3, taps=7)),
+    models.H3(models.H3Config(vocabulary=11, width=16, layers=3, head_width=2, attention_layers=(1,), heads=2)),
+    models.StripedHyena(models.StripedHyenaConfig(vocabulary=11, width=16, layers=2, heads=2)),
+    models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSGTHAW", window=3)),
 ):
     ids = torch.randint(11, (2, 9))
     output = model(ids[:, :5])

@@ -9,11 +9,16 @@ from hybridlab.models import PRESETS, RWKV4, RWKV6, GriffinConfig, HawkConfig, M
 from hybridlab.models.config import Config
 from hybridlab.models.decoder import AttentionConfig, DecoderConfig
 from hybridlab.models.griffin_skeleton import GriffinSkeletonConfig
+from hybridlab.models.h3 import H3Config
+from hybridlab.models.hyena import HyenaConfig
 from hybridlab.models.language_model import LanguageModel
+from hybridlab.models.safari_skeleton import SafariConfig
+from hybridlab.models.stripedhyena import StripedHyenaConfig
 from hybridlab.state import state_nbytes
 
 # Parameters to the digits that the papers report. (As remembered; the formulas below are exact and independent of them.)
 # Griffin's table leaves the embedding out, and calls one row of sizes 1.3B for every architecture: as a Griffin it is 1.2B.
+# Hyena's table calls its rows by the transformers of about that size: its 355M has 360M.
 PRINTED = {
     "rwkv4-169m": 1.693e8,
     "rwkv4-430m": 4.304e8,
@@ -58,6 +63,10 @@ PRINTED = {
     "griffin-14b": 1.4e10,
     "recurrentgemma-2b": 2.7e9,
     "recurrentgemma-9b": 9e9,
+    "hyena-125m": 1.25e8,
+    "hyena-355m": 3.6e8,
+    "h3-2.7b": 2.7e9,
+    "stripedhyena-7b": 7.65e9,
 }
 # The papers' formulas for D, L, vocabulary; where they have none, summed up matrix by matrix.
 FORMULAS = {
@@ -72,6 +81,9 @@ FORMULAS = {
     "Hawk": lambda c: hawk_parameters(c) + c.vocabulary * c.width,
     "Griffin": lambda c: griffin_parameters(c) + c.vocabulary * c.width,
     "RecurrentGemma": lambda c: griffin_parameters(c) + c.vocabulary * c.width,
+    "Hyena": lambda c: hyena_parameters(c) + c.vocabulary * c.width,
+    "H3": lambda c: h3_parameters(c) + c.vocabulary * c.width,
+    "StripedHyena": lambda c: stripedhyena_parameters(c) + 2 * c.vocabulary * c.width,
 }
 # Numbers of state in all layers after t tokens: in the dtype, in the state dtype.
 STATES = {
@@ -86,6 +98,9 @@ STATES = {
     "Hawk": lambda c, t: every_layer(c, 3 * c.inner, c.inner),
     "Griffin": lambda c, t: griffin_state(c, t),
     "RecurrentGemma": lambda c, t: griffin_state(c, t),
+    "Hyena": lambda c, t: every_layer(c, 2 * 3 * c.width + min(t, 2048) * c.width, 0),
+    "H3": lambda c, t: (30 * 63 * c.width + 2 * 2 * t * c.width, 30 * 64 * c.width),
+    "StripedHyena": lambda c, t: (16 * 2 * 3 * c.width + 16 * 2 * t * 8 * 128, 16 * 4 * c.width),
 }
 
 
@@ -138,6 +153,34 @@ def recurrent_parameters(c: GriffinSkeletonConfig) -> int:
 def mlp_parameters(c: GriffinSkeletonConfig) -> int:
     """Three maps between D and 3 D with biases, and the norms of a block."""
     return 9 * c.width**2 + 7 * c.width + 2 * c.width
+
+
+def safari_frame(c: SafariConfig) -> int:
+    """An MLP and two layer norms in each layer, and the last norm, all with biases."""
+    return c.layers * (2 * c.width * c.ffn_width + c.ffn_width + c.width + 4 * c.width) + 2 * c.width
+
+
+def hyena_parameters(c: HyenaConfig) -> int:
+    """Everything but the embedding: maps to three D and back, three taps of each; 2048 times of 33 features, the network
+    of 64 behind the filter, a frequency each; the skip."""
+    maps = 4 * (c.width**2 + c.width) + 3 * c.width * (3 + 1)
+    network = 2048 * 33 + (33 * 64 + 64) + 2 * (64 * 64 + 64) + 64 * c.width + 64
+    return c.layers * (maps + network + c.width) + safari_frame(c)
+
+
+def h3_parameters(c: H3Config) -> int:
+    """Everything but the embedding: four maps in any layer; two vectors of 64 and a skip for the shift; a step, a skip, and
+    32 waves for the rest, each a rate, a frequency, and two complex numbers."""
+    memories = (2 * 64 + 1) + (2 + 32 * (2 + 2 * 2))
+    return c.layers * 4 * (c.width**2 + c.width) + 30 * c.width * memories + safari_frame(c)
+
+
+def stripedhyena_parameters(c: StripedHyenaConfig) -> int:
+    """Everything but the embedding and the head: 16 layers of grouped attention, 16 of maps to 3 D and back with biases,
+    three taps and a bias, D, two poles and residues; gated MLPs, norms."""
+    attention = 2 * c.width * (c.width + 8 * 128)
+    convolution = 4 * (c.width**2 + c.width) + 3 * c.width * (3 + 1) + c.width * (1 + 2 * 2 * 2)
+    return 16 * (attention + convolution) + 32 * (3 * c.width * c.ffn_width + 2 * c.width) + c.width
 
 
 def griffin_state(c: GriffinConfig, t: int) -> tuple[int, int]:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hybridlab.layers import Routing
+from hybridlab.layers import Rotary, Routing
 from hybridlab.models import (
+    H3,
     LETTERS,
     RWKV4,
     RWKV5,
@@ -19,10 +20,13 @@ from hybridlab.models import (
     Gemma2Config,
     Griffin,
     GriffinConfig,
+    H3Config,
     Hawk,
     HawkConfig,
     HybridConfig,
     HybridLM,
+    Hyena,
+    HyenaConfig,
     LanguageModel,
     Mamba,
     Mamba2,
@@ -33,12 +37,14 @@ from hybridlab.models import (
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
+    StripedHyena,
+    StripedHyenaConfig,
     set_backend,
 )
 from hybridlab.state import ModelState, state_nbytes, state_tensors
 
 VOCABULARY, WIDTH, WINDOW, LENGTH, BATCH = 41, 24, 5, 21, 2
-PATTERN = "RWREPMSGTA"
+PATTERN = "RWREPMSGTHA"
 MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv4": lambda: RWKV4(RWKV4Config(VOCABULARY, WIDTH, 2, attention_width=16)),
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, 2, head_width=8)),
@@ -56,6 +62,11 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
         GriffinConfig(VOCABULARY, WIDTH, 4, inner=20, blocks=5, heads=3, window=WINDOW, logit_cap=7.0)
     ),
     "retnet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, 2, head_width=8, value_width=5, ffn_width=30)),
+    "hyena": lambda: Hyena(HyenaConfig(VOCABULARY, WIDTH, 2, order=3, taps=3 * WINDOW, features=5, hidden=6, inner_maps=1)),
+    "h3": lambda: H3(
+        H3Config(VOCABULARY, WIDTH, 3, state_size=4, head_width=2, attention_layers=(1,), heads=3, rotary=Rotary())
+    ),
+    "stripedhyena": lambda: StripedHyena(StripedHyenaConfig(VOCABULARY, WIDTH, 3, heads=4, groups=2, filter_width=4)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=PATTERN, head_width=8, window=WINDOW)),
 }
 
@@ -146,12 +157,14 @@ def test_bfloat16(name: str) -> None:
 def test_bytes_of_a_hybrid() -> None:
     """Numbers of float32. R, E: a shift and H matrices; P: a shift and three a channel; M: three inputs of the filter and
     sixteen a channel, twice the width; S: three inputs of the filter, of x, B and C, and six matrices; G: three inputs
-    of the filter and one number a channel; T: H matrices; A: all tokens; W: W - 1 of them."""
+    of the filter and one number a channel; T: H matrices; H: two inputs of the filter, thrice the width, and all inputs;
+    A: all tokens; W: W - 1 of them."""
     model = MODELS["hybrid"]()
     matrices, cache = WIDTH + 3 * 8 * 8, 2 * WIDTH
     mamba, mamba2 = 2 * WIDTH * (3 + 16), 3 * (2 * WIDTH + 2 * 16) + 6 * 8 * 16
     for length in (1, WINDOW, 4 * WINDOW):
         caches = cache * length + cache * min(length, WINDOW - 1)
+        caches += 2 * 3 * WIDTH + WIDTH * length
         numbers = 3 * matrices + (WIDTH + 3 * WIDTH) + mamba + mamba2 + 4 * WIDTH + 3 * 8 * 8 + caches
         assert state_nbytes(model.init_state(1, length)) == 4 * numbers
 

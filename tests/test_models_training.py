@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from hybridlab.layers import Routing
 from hybridlab.models import (
+    H3,
     RWKV4,
     RWKV5,
     RWKV6,
@@ -20,10 +21,13 @@ from hybridlab.models import (
     Gemma2Config,
     Griffin,
     GriffinConfig,
+    H3Config,
     Hawk,
     HawkConfig,
     HybridConfig,
     HybridLM,
+    Hyena,
+    HyenaConfig,
     LanguageModel,
     Mamba,
     Mamba2,
@@ -34,6 +38,8 @@ from hybridlab.models import (
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
+    StripedHyena,
+    StripedHyenaConfig,
     set_backend,
 )
 
@@ -51,6 +57,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "hawk": lambda: Hawk(HawkConfig(VOCABULARY, WIDTH, LAYERS, blocks=2)),
     "griffin": lambda: Griffin(GriffinConfig(VOCABULARY, WIDTH, 3, blocks=2, heads=2, window=5)),
     "retnet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, LAYERS, head_width=16)),
+    "hyena": lambda: Hyena(HyenaConfig(VOCABULARY, WIDTH, LAYERS, taps=64)),
+    "h3": lambda: H3(H3Config(VOCABULARY, WIDTH, LAYERS, state_size=8)),
+    "stripedhyena": lambda: StripedHyena(StripedHyenaConfig(VOCABULARY, WIDTH, LAYERS, attention_layers=())),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern="RA", head_width=16)),
 }
 

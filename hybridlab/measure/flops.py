@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from hybridlab.layers.kept import Kept
 from hybridlab.models import LanguageModel, set_backend
 
 
@@ -70,7 +71,22 @@ def rg_lru_flops(x: tuple[int, ...], *others: Any, out_shape: Any = None) -> int
     return 7 * batch * length * channels
 
 
+def long_conv_flops(
+    x: tuple[int, ...], taps: tuple[int, ...], state: tuple[int, ...], *others: Any, out_shape: Any = None
+) -> int:
+    """2 a channel for each tap that reaches an input: more with every token, until the filter ends."""
+    batch, length, width = x
+    return 2 * batch * width * sum(min(state[1] + token, taps[1]) for token in range(1, length + 1))
+
+
+def modal_conv_flops(x: tuple[int, ...], poles: tuple[int, ...], *others: Any, out_shape: Any = None) -> int:
+    """Each complex number of the state: 7 to turn it and add x, 4 to add up the real part of what it is read as."""
+    batch, length, width = x
+    return 11 * batch * length * width * poles[-1]
+
+
 FORMULAS: dict[str, Callable[..., int]] = {
+    "long_conv": long_conv_flops,
     "retention": retention_flops,
     "rg_lru": rg_lru_flops,
     "selective_scan": selective_scan_flops,
@@ -91,11 +107,18 @@ def count_flops(model: LanguageModel, context: int) -> Flops:
     twin = meta_twin(model)
     state = twin.init_state(1, context - 1)
     token = torch.zeros(1, 1, dtype=torch.int64, device="meta")
-    with _counter() as counter, torch.no_grad():
-        twin(token, state)
+    with torch.no_grad():
+        if _keeps(twin):  # what is kept between calls, such as Hyena's filters, is made before the step that is counted
+            twin(token, state)
+        with _counter() as counter:
+            twin(token, state)
     root = type(twin).__name__
     found = {name.removeprefix(f"{root}."): sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     return Flops(counter.get_total_flops(), found)
+
+
+def _keeps(model: LanguageModel) -> bool:
+    return any(isinstance(part, Kept) for module in model.modules() for part in vars(module).values())
 
 
 def meta_twin(model: LanguageModel) -> LanguageModel:

@@ -20,6 +20,8 @@ from hybridlab.models import (
     HawkConfig,
     HybridConfig,
     HybridLM,
+    Hyena,
+    HyenaConfig,
     LanguageModel,
     Mamba,
     Mamba2,
@@ -58,5 +60,6 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     "Griffin": lambda: Griffin(GriffinConfig(VOCABULARY, WIDTH, 3, inner=32, blocks=4, heads=2, window=WINDOW)),
     "RecurrentGemma": lambda: RecurrentGemma(RecurrentGemmaConfig(VOCABULARY, WIDTH, 4, heads=3, window=WINDOW)),
     "RetNet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, LAYERS, head_width=8)),
+    "Hyena": lambda: Hyena(HyenaConfig(VOCABULARY, WIDTH, LAYERS, order=3, taps=3 * WINDOW, features=5, hidden=8)),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }

@@ -9,6 +9,8 @@ from torch import nn
 from hybridlab.layers import (
     Depth,
     GroupedAttention,
+    HyenaMixer,
+    HyenaSizes,
     Layer,
     Mamba2Mixer,
     Mamba2Sizes,
@@ -39,6 +41,7 @@ class HybridConfig(Config):
         heads: H; 0 is width / head_width.
         groups: G, heads of keys and values in attention; 0 is heads.
         window: W of window attention, the query itself included.
+        taps: of Hyena's filters: what was longer ago is not seen.
         ffn_width: F, of the gated MLP; 0 is 8/3 D, rounded up to a multiple of 32.
         norm_eps: added to mean squares in the RMS norms.
     """
@@ -49,6 +52,7 @@ class HybridConfig(Config):
     heads: int = 0
     groups: int = 0
     window: int = 128
+    taps: int = 2048
     ffn_width: int = 0
     norm_eps: float = 1e-5
 
@@ -103,6 +107,10 @@ def _retention(config: HybridConfig, depth: Depth) -> Layer:
     return RetentionMixer(config.width, config.heads, config.head_width, config.head_width)
 
 
+def _hyena(config: HybridConfig, depth: Depth) -> Layer:
+    return HyenaMixer(config.width, HyenaSizes(taps=config.taps), depth)
+
+
 def _attention(config: HybridConfig, depth: Depth) -> Layer:
     return _attention_within(config, depth, None)
 
@@ -127,6 +135,7 @@ LETTERS = {
     "S": Letter("Mamba-2, state-space duality", _mamba2),
     "T": Letter("retention, of RetNet", _retention),
     "G": Letter("Griffin's recurrent block, RG-LRU", _rg_lru),
+    "H": Letter("Hyena, a long convolution with gates", _hyena),
 }
 
 
