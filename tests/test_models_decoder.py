@@ -62,6 +62,7 @@ def test_operations_of_mixtral() -> None:
     matrices = report.active_parameters - norms - config.vocabulary * config.width
     assert report.flops_per_token == 2 * matrices + 4 * config.layers * config.heads * config.head_width * context
     assert "GroupedAttention + MixtureOfExperts" in repr(report)
+    assert "a token uses 12,879,925,248 parameters" in repr(report)
 
 
 def test_biases_are_those_of_attention_alone() -> None:

@@ -108,7 +108,9 @@ class Account(Report):
         total = ("in all", "", *(f"{x:,}" for x in sums))
         title = f"{self.model} after {self.context:,} tokens, batch {self.batch}, {self.dtype}"
         mixed = self.state_bytes and self.dtype != self.state_dtype
-        notes = (f"recurrent states in {self.state_dtype}",) if mixed else ()
+        notes: tuple[str, ...] = (f"recurrent states in {self.state_dtype}",) if mixed else ()
+        if self.active_parameters < self.parameters:
+            notes += (f"a token uses {self.active_parameters:,} parameters",)
         return Table(title, columns, (*rows, total), frozenset(columns[2:]), frozenset(), notes)
 
 
