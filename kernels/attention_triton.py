@@ -1,8 +1,9 @@
-"""Softmax attention in Triton: tiles of queries x keys on matrix units, forward and backward; one token by a kernel of its own.
+"""Softmax attention in Triton: tiles of queries x keys on matrix units, forward and backward; one token by a kernel apart.
 
 A program takes a block of queries and walks the tiles of keys that some query of it sees: those with sinks, then those from
-the window's far edge to the last query. It keeps, a query, the largest score so far, the sum of weights beside it and the sum
-of values. The largest starts finite, so a query that sees nothing of a tile gets weights of 0 from it, not e^{-inf + inf}.
+the window's far edge to the last query. It keeps, a query, the largest score so far, the sum of weights beside it and the
+sum of values. The largest starts finite, so a query that sees nothing of a tile gets weights of 0 from it, not
+e^{-inf + inf}.
 
 Backwards the weights are computed again from the log of their sum, once along the keys for the gradient of q, once along the
 queries for those of k and v: nothing is added by two programs, so sums stay reproducible. bfloat16 is multiplied as it is,
@@ -14,10 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybridlab.kernels.tiles_triton import load_tile, load_vector, precision, store_tile, store_vector, whereabouts
+from hybridlab.kernels.tiles_triton import load_vector, precision, store_tile, store_vector, whereabouts
 
 # Keys that one program takes of a single query's, and how many of them at a time.
 SPLIT, STEP = 512, 32
+# Bytes of a tile of keys, or of values, at most.
+TILE_BYTES = 8192
 # Stands for the largest of no scores.
 LOWEST = tl.constexpr(-1e38)
 
@@ -36,9 +39,9 @@ def forward(q: Tensor, k: Tensor, v: Tensor, sight: Tensor) -> tuple[Tensor, Ten
         return _step(q, k, v, sight)
     B, T, H, _ = q.shape
     out, log_sum = v.new_empty(B, T, H, v.shape[3]), q.new_empty((B, H, T), dtype=torch.float32)
-    M = blocks(q, v)[0]
-    forward_kernel[(triton.cdiv(T, M) * B * H,)](
-        q, k, v, out, log_sum, T, k.shape[1], *_sizes(q, k, v, sight), num_warps=4, num_stages=2
+    L = tile(q, v)
+    forward_kernel[(triton.cdiv(T, L) * B * H,)](
+        q, k, v, out, log_sum, T, k.shape[1], *_sizes(sight, q, k, v, L, L), num_warps=4, num_stages=2
     )
     return out, log_sum
 
@@ -49,33 +52,39 @@ def backward(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v, grad_out = (x.contiguous() for x in (q, k, v, grad_out))
     B, T, H, _ = q.shape
     S, G = k.shape[1:3]
-    M, N = blocks(q, v)[:2]
+    # What a program keeps gets fewer rows than what it walks along.
+    walked, kept = tile(q, v), max(16, tile(q, v) // 2)
     # What the softmax takes from every score of a query, because its weights sum to 1.
     shared = (out.float() * grad_out.float()).sum(-1).transpose(1, 2).contiguous()
     grad_q = torch.empty_like(q)
     # One summand a head where heads share keys, summed in order below.
     grad_k, grad_v = (x.new_empty((B, S, H, x.shape[3]), dtype=x.dtype if G == H else torch.float32) for x in (k, v))
     given = (q, k, v, grad_out, log_sum, shared)
-    sizes = (T, S, *_sizes(q, k, v, sight))
-    query_grads_kernel[(triton.cdiv(T, M) * B * H,)](*given, grad_q, *sizes, num_warps=4, num_stages=1)
-    key_grads_kernel[(triton.cdiv(S, N) * B * H,)](*given, grad_k, grad_v, *sizes, num_warps=4, num_stages=1)
+    query_grads_kernel[(triton.cdiv(T, kept) * B * H,)](
+        *given, grad_q, T, S, *_sizes(sight, q, k, v, kept, walked), num_warps=4, num_stages=1
+    )
+    key_grads_kernel[(triton.cdiv(S, kept) * B * H,)](
+        *given, grad_k, grad_v, T, S, *_sizes(sight, q, k, v, walked, kept), num_warps=4, num_stages=1
+    )
     if G < H:
         grad_k, grad_v = (x.unflatten(2, (G, -1)).sum(3).to(k.dtype) for x in (grad_k, grad_v))
     return grad_q, grad_k, grad_v
 
 
-def blocks(q: Tensor, v: Tensor) -> tuple[int, int, int, int]:
-    """Queries a block, keys a tile, and the widths of keys and values as powers of two: 16 at least (matrix units)."""
-    K, V = (max(16, triton.next_power_of_2(x.shape[3])) for x in (q, v))
-    rows = 64 if max(K, V) <= 64 else 32 if max(K, V) <= 128 else 16
-    return min(rows, max(16, triton.next_power_of_2(q.shape[1]))), rows, K, V
+def tile(q: Tensor, v: Tensor) -> int:
+    """Rows of a tile of queries or keys, 16 at least (matrix units): as many as fit the registers of all targets."""
+    widest = triton.next_power_of_2(max(q.shape[3], v.shape[3]))
+    return min(64, max(16, TILE_BYTES // (widest * q.element_size())))
 
 
-def _sizes(q: Tensor, k: Tensor, v: Tensor, sight: Tensor) -> tuple:
+def _sizes(sight: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: int, columns: int) -> tuple:
     """What a query sees, and all that is fixed when a kernel is compiled."""
     window, sinks, scale, softcap = sight.tolist()
-    fixed = (q.shape[2], k.shape[2], k.shape[3], v.shape[3], *blocks(q, v), softcap > 0, precision(q))
-    return int(window), int(sinks), scale, softcap, *fixed
+    widths = (max(16, triton.next_power_of_2(x.shape[3])) for x in (q, v))
+    return (
+        int(window), int(sinks), scale, softcap,
+        q.shape[2], *k.shape[2:], v.shape[3], rows, columns, *widths, softcap > 0, precision(q),
+    )  # fmt: skip
 
 
 def _step(q: Tensor, k: Tensor, v: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +122,7 @@ def capped(scores, softcap):
 
 @triton.jit
 def visited(row, rows, window, sinks, N: tl.constexpr):
-    """The tiles that `rows` queries from the one at key `row` on visit: how many with sinks, the first behind, how many in all."""
+    """Tiles that `rows` queries from the one at key `row` on visit: how many with sinks, which is next, how many in all."""
     start = tl.maximum(0, row - window + 1) // N
     first = tl.minimum((sinks + N - 1) // N, start)
     return first, start, first + (row + rows - 1) // N + 1 - start

@@ -19,6 +19,10 @@ SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65
 # op, phase, kernel; then fewest matrix instructions, and the range of instructions: one kernel that a compiler had emptied
 # came back with 16, and an unrolled loop makes a kernel several times as long.
 KERNELS = {
+    ("attention", "forward", "forward_kernel"): (8, 800, 6500),
+    ("attention", "backward", "query_grads_kernel"): (24, 600, 4500),
+    ("attention", "backward", "key_grads_kernel"): (24, 600, 4500),
+    ("attention", "decode", "step_kernel"): (0, 200, 1200),
     ("linear_recurrence", "forward", "forward_kernel"): (0, 400, 1800),
     ("linear_recurrence", "backward", "backward_kernel"): (0, 800, 3000),
     ("linear_recurrence", "decode", "forward_kernel"): (0, 50, 300),
@@ -47,6 +51,12 @@ KERNELS = {
     ("ssd", "backward", "key_grads_kernel"): (24, 800, 4500),
     ("ssd", "backward", "step_grads_kernel"): (24, 1200, 5500),
     ("ssd", "decode", "step_kernel"): (0, 120, 800),
+    ("taylor_attention", "forward", "carry_kernel"): (8, 450, 2500),
+    ("taylor_attention", "forward", "mixed_kernel"): (10, 600, 3500),
+    ("taylor_attention", "backward", "carry_kernel"): (8, 450, 2500),
+    ("taylor_attention", "backward", "mixed_kernel"): (10, 600, 3500),
+    ("taylor_attention", "backward", "key_grads_kernel"): (16, 800, 4500),
+    ("taylor_attention", "decode", "step_kernel"): (0, 120, 800),
     ("wkv4", "forward", "forward_kernel"): (0, 800, 3500),
     ("wkv4", "backward", "backward_kernel"): (0, 1200, 6000),
     ("wkv4", "decode", "forward_kernel"): (0, 80, 500),

@@ -42,24 +42,33 @@ TARGETS = {
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-# Of each op: the axes of its inputs (bools end in "?"), those of its state (which is float32, or in the inputs' dtype where
-# they end in "="), those of its output.
-OPS = {
+# Window, sinks, scale and soft cap of attention: every branch is compiled.
+SIGHT = torch.tensor([2048, 4, 0.125, 50], dtype=torch.float64)
+
+# Of each op: the axes of its inputs (bools end in "?"), those of its state, which may be several tensors (float32, or in the
+# inputs' dtype where they end in "="; with "!" the forward returns it for the backward, and nobody gives it), those of its
+# output.
+OPS: dict[str, tuple[tuple[str | Tensor, ...], str, str]] = {
+    "attention": (("BTHK", "BLGK", "BLGV", SIGHT), "BHT!", "BTHV"),
     "delta_rule": (("BTHK", "BTHK", "BTHV", "BTH"), "BHKV", "BTHV"),
     "gated_delta_rule": (("BTHK", "BTHK", "BTHV", "BTH", "BTH"), "BHKV", "BTHV"),
     "linear_recurrence": (("BTD", "BTD"), "BD", "BTD"),
     "rg_lru": (("BTD", "BTD", "BTD", "D", "BT?"), "BD", "BTD"),
+    "long_conv": (("BTD", "DL"), "BLD=", "BTD"),
     "retention": (("BTHK", "BTHK", "BTHV", "H"), "BHKV", "BTHV"),
     "selective_scan": (("BTE", "BTE", "EN", "BTN", "BTN", "E"), "BEN", "BTE"),
     "short_conv": (("BTD", "DW", "D"), "BSD=", "BTD"),
     "ssd": (("BTHP", "BTH", "H", "BTGM", "BTGM", "H"), "BHPM", "BTHP"),
+    "taylor_attention": (("BTHY", "BTHY", "BTHV", ""), "BHFV BHF BTH!", "BTHV"),
     "wkv4": (("BTC", "BTC", "C", "C"), "BC3", "BTC"),
     "wkv6": (("BTHK", "BTHK", "BTHV", "BTHK", "HK"), "BHKV", "BTHV"),
     "wkv7": (("BTHK", "BTHK", "BTHV", "BTHK", "BTHK", "BTHK"), "BHKV", "BTHV"),
 }
 # A model of 3 billion parameters at work; M is the state size of Mamba-2, whose letter is N as well.
 SIZES = {"B": 8, "T": 4096, "H": 32, "K": 64, "V": 64, "C": 2048, "D": 2048, "E": 4096, "N": 16, "3": 3, "W": 4, "S": 3}
-SIZES |= {"P": 64, "G": 1, "M": 128}
+SIZES |= {"P": 64, "G": 1, "M": 128, "L": 4096}
+# Keys of Taylor attention, and their features.
+SIZES |= {"Y": 16, "F": 273}
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.bool: "*i1"}
 SASS_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
@@ -114,17 +123,18 @@ def _call(module: ModuleType, phase: str, op: str, dtype: torch.dtype) -> None:
     sizes = SIZES | {"T": 1} if phase == "decode" else SIZES
 
     def empty(axes: str, dtype: torch.dtype) -> Tensor:
-        shape = [sizes[axis] for axis in axes.rstrip("?=")]
+        shape = [sizes[axis] for axis in axes.rstrip("?=!")]
         return torch.empty(shape, dtype=torch.bool if axes.endswith("?") else dtype, device="meta")
 
     inputs, state_axes, out_axes = OPS[op]
-    state = empty(state_axes, dtype if state_axes.endswith("=") else torch.float32)
-    tensors = [*(empty(axes, dtype) for axes in inputs), state]
+    states = {axes: empty(axes, dtype if axes.endswith("=") else torch.float32) for axes in state_axes.split()}
+    given = [state for axes, state in states.items() if not axes.endswith("!")]
+    tensors = [axes if isinstance(axes, Tensor) else empty(axes, dtype) for axes in inputs]
+    output = empty(out_axes, dtype)
     if phase == "backward":
-        results = (empty(out_axes, dtype), state)
-        module.backward(*tensors, *results, *results)
+        module.backward(*tensors, *given, output, *states.values(), output, *given)
     else:
-        module.forward(*tensors)
+        module.forward(*tensors, *given)
 
 
 def _signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list]]:
@@ -134,8 +144,8 @@ def _signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tup
         if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
             types[name], constants[name] = "constexpr", value
             continue
-        types[name] = POINTERS[value.dtype] if isinstance(value, Tensor) else "i32"
-        if isinstance(value, Tensor) or value % 16 == 0:
+        types[name] = POINTERS[value.dtype] if isinstance(value, Tensor) else "fp32" if isinstance(value, float) else "i32"
+        if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
             aligned[(i,)] = [["tt.divisibility", 16]]
     return types, constants, aligned
 
