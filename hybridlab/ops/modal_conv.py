@@ -15,16 +15,20 @@ The hazard is the powers: e^{t log p} fails at a pole of 0 and loses digits of l
 doublings.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from hybridlab.ops.checks import check_finite, check_state, check_tensors
-from hybridlab.ops.dispatch import choose
+from hybridlab.ops.dispatch import automatic, choose
+from hybridlab.ops.kernel_op import blank, kernel_op
 from hybridlab.ops.long_conv import long_conv_fft
 from hybridlab.ops.precision import state_dtype
 from hybridlab.shapes import ModalState, Modes, PerWidth, Stream
 
 LAYOUT = {"x": "BTD", "poles": "DN", "residues": "DN", "skip": "D"}
+INPUTS = ("x", "poles", "residues", "state")
 
 
 def modal_conv(
@@ -50,7 +54,7 @@ def modal_conv(
         skip: weight of the present input beside the filter's, (D,); None is 0.
         state: X before the first token, complex (B, D, N); None is the empty state (zeros). Poles, residues and state are
             complex128 for float64 inputs, else complex64.
-        backend: "auto", "naive", "numba" or "triton".
+        backend: "auto", "naive" or "numba".
         form: "recurrent" (token by token) or "parallel" (the filter, and its convolution by Fourier transforms): one of the
             plain PyTorch forms.
 
@@ -69,7 +73,7 @@ def modal_conv(
     if state is None:
         state = x.new_zeros(shape, dtype=kind)
     check_state("modal_conv", state, shape, x, dtype=kind)
-    output, final = choose("modal_conv", FORMS, BACKENDS, backend, form, x)(x, poles, residues, state)
+    output, final = _chosen(x, backend, form)(x, poles, residues, state)
     if skip is not None:
         output = output + skip.to(output.dtype) * x.to(output.dtype)
     return output.to(x.dtype), final
@@ -121,5 +125,19 @@ def _check_modes(x: Tensor, modes: dict[str, Tensor]) -> None:
         check_finite("modal_conv", name, numbers)
 
 
+def _chosen(x: Tensor, backend: str, form: str | None) -> Callable[..., tuple[Tensor, ...]]:
+    """Without a kernel, `auto` makes the filter only where it serves more than one token."""
+    if backend == "auto" and form is None and automatic(x.device.type, x.dtype) != "numba":
+        form = "recurrent" if x.shape[1] == 1 else "parallel"
+    return choose("modal_conv", FORMS, BACKENDS, backend, form, x)
+
+
+def _shapes(x: Tensor, poles: Tensor, residues: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+    return blank(x), blank(state)
+
+
 FORMS = {"recurrent": modal_conv_recurrent, "parallel": modal_conv_parallel}
-BACKENDS = {"naive": modal_conv_recurrent}
+BACKENDS = {
+    "naive": modal_conv_recurrent,
+    "numba": kernel_op("modal_conv_numba", INPUTS, _shapes),
+}
