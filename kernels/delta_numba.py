@@ -4,13 +4,13 @@
     S_t = diag(decay_t) S_{t-1} + replace_t replaced_t^T + write_t value_t^T
     o_t = S_t^T read_t
 
-In wkv7 what was found is `replaced`; a delta rule looks and replaces along its key, writes nothing besides, and `replaced` is
-beta_t (value_t - decay_t found_t).
+In wkv7 what was found is `replaced`; a delta rule looks and replaces along its key, writes nothing besides, and `replaced`
+is beta_t (value_t - decay_t found_t).
 
-The state of a head (16 KiB for K = V = 64) lives in the first cache. Chunks of matrix products would not save anything: they take
-as many multiplications as the recurrence, and the triangular systems on top. What counts is to walk the state once a token:
-while it is updated, it is read by this token, and the next one looks at it. Backwards, the state is computed again
-from one that is kept every CHUNK tokens, and each token's walk takes its gradients along.
+The state of a head (16 KiB for K = V = 64) lives in the first cache. Chunks of matrix products would not save anything: they
+take as many multiplications as the recurrence, and the triangular systems on top. What counts is to walk the state once a
+token: while it is updated, this token reads it and the next one looks at it. Backwards, the state is computed again from one
+that is kept every CHUNK tokens, and each token's walk takes its gradients along.
 
 Decays are never divided by and never taken of several tokens at once: nothing overflows.
 """
@@ -41,13 +41,14 @@ from hybridlab.kernels.matrices_numba import REORDER, aligned, clear
 from hybridlab.kernels.numerics_numba import FAST, arrays, exp
 from hybridlab.kernels.tiles_numba import TILE_BYTES, VECTOR_BYTES
 
-
 # Tokens from one kept state to the next; the states between them (16 KiB each) are to stay in the second cache.
 CHUNK = 16
 # Multiply-adds below which waking a second thread costs more than it saves.
 SERIAL_WORK = 1 << 17
 
 JIT: dict[str, Any] = {"cache": True, "error_model": "numpy"}
+# What is done once a token to named arrays is not called: a call would pass on all of them, seven numbers each.
+INLINE: dict[str, Any] = {"inline": "always", "error_model": "numpy"}
 
 
 class Inputs(NamedTuple):
@@ -126,7 +127,7 @@ def _start(inputs, b, h):
     return S, values
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def _step(inputs, S, decay, values, b, t, h):
     _load_decay(inputs.log_decay[b, t, h], decay)
     read, replace = inputs.read[b, t, h], inputs.replace[b, t, h]
@@ -177,7 +178,7 @@ class Walk(NamedTuple):
     states: np.ndarray  # of the chunk in hand, (CHUNK, V, K)
     G: np.ndarray  # the gradient of the state in hand
     keys: np.ndarray  # decay and look of the token after that state, the others of the one before; gradients below
-    replaced: np.ndarray  # by the token before the state
+    replaced: np.ndarray  # by each token, (T, V)
     grad_found: np.ndarray  # of the token after the state
     partial: np.ndarray
     sums: np.ndarray
@@ -187,7 +188,7 @@ class Walk(NamedTuple):
 def _backward_head(inputs, given, grads, b, h):
     grad_output, grad_final = given
     walk = _new_walk(inputs, grad_final, b, h)
-    nothing = np.zeros_like(walk.replaced)
+    nothing = np.zeros_like(walk.grad_found)
     last = grad_output.shape[1]
     walk.keys[DECAY] = 1
     for s in range(last, -1, -1):  # the state after s tokens
@@ -195,10 +196,10 @@ def _backward_head(inputs, given, grads, b, h):
             _states_again(inputs, walk, b, h, s)
         if s > 0:
             _load_token(inputs, walk, b, s - 1, h)
-            _back(inputs, walk, s % CHUNK, grad_output[b, s - 1, h], inputs.value[b, s - 1, h])
+            _back(inputs, walk, s % CHUNK, walk.replaced[s - 1], grad_output[b, s - 1, h], inputs.value[b, s - 1, h])
         else:
             walk.keys[READ:] = 0
-            _back(inputs, walk, 0, nothing, nothing)
+            _back(inputs, walk, 0, nothing, nothing, nothing)
         if s < last:
             _store_fading(walk, grads, b, s, h)
         if s > 0:
@@ -225,7 +226,7 @@ def _new_walk(inputs, grad_final, b, h):
         _rows(CHUNK * width, state.shape[0], VECTOR_BYTES, state).reshape(CHUNK, width, G.shape[1]),
         G,
         _rows(2 * KEYS, state.shape[0], VECTOR_BYTES, state),
-        np.zeros(width, G.dtype),
+        np.empty((length, width), G.dtype),
         np.zeros(width, G.dtype),
         _rows(width, 2 * lanes, VECTOR_BYTES, state),
         np.empty((2, width), G.dtype),
@@ -236,7 +237,7 @@ def _new_walk(inputs, grad_final, b, h):
 
 @njit(**JIT)
 def _keep_states(inputs, walk, b, h):
-    """Forwards once more: what every token finds, and some of the states."""
+    """Forwards once more: what every token finds and replaces, and some of the states."""
     S, values = _start(inputs, b, h)
     decay = np.empty(S.shape[0], S.dtype)
     length, width = walk.found.shape
@@ -246,6 +247,7 @@ def _keep_states(inputs, walk, b, h):
         if t < length:
             _copy(values[FOUND, :width], walk.found[t])
             _step(inputs, S, decay, values, b, t, h)
+            _copy(values[REPLACED, :width], walk.replaced[t])
 
 
 @njit(**JIT)
@@ -265,20 +267,11 @@ def _states_again(inputs, walk, b, h, last):
     for n in range(last - first):
         t = first + n
         _load_decay(inputs.log_decay[b, t, h], decay)
-        _load_replaced(inputs, walk, decay[0], b, t, h)
+        replace, replaced = inputs.replace[b, t, h], walk.replaced[t]
         if inputs.beta.size:
-            _advance(states[n], states[n + 1], decay, inputs.replace[b, t, h], walk.replaced)
+            _advance(states[n], states[n + 1], decay, replace, replaced)
         else:
-            write = inputs.write[b, t, h], inputs.value[b, t, h]
-            _advance_twice(states[n], states[n + 1], decay, inputs.replace[b, t, h], walk.replaced, write)
-
-
-@njit(**JIT)
-def _load_replaced(inputs, walk, decay, b, t, h):
-    if inputs.beta.size:
-        _correct(inputs.value[b, t, h], inputs.beta[b, t, h], decay, walk.found[t], walk.replaced)
-    else:
-        _copy(walk.found[t], walk.replaced)
+            _advance_twice(states[n], states[n + 1], decay, replace, replaced, inputs.write[b, t, h], inputs.value[b, t, h])
 
 
 @njit(fastmath=REORDER, error_model="numpy")
@@ -289,34 +282,30 @@ def _advance(old, new, decay, key, replaced):
 
 
 @njit(fastmath=REORDER, error_model="numpy")
-def _advance_twice(old, new, decay, key, replaced, write):
-    also, value = write
+def _advance_twice(old, new, decay, key, replaced, also, value):
     for j in range(replaced.size):
         for i in range(key.size):
             new[j, i] = decay[i] * old[j, i] + key[i] * replaced[j] + also[i] * value[j]
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def _load_token(inputs, walk, b, t, h):
-    decay = np.empty(1, walk.G.dtype)
-    _load_decay(inputs.log_decay[b, t, h, :1], decay)
-    _load_replaced(inputs, walk, decay[0], b, t, h)
     _copy(inputs.read[b, t, h], walk.keys[READ])
     _copy(inputs.replace[b, t, h], walk.keys[REPLACE])
     if not inputs.beta.size:
         _copy(inputs.write[b, t, h], walk.keys[WRITE])
 
 
-@njit(**JIT)
-def _back(inputs, walk, n, grad_out, value):
+@njit(**INLINE)
+def _back(inputs, walk, n, replaced, grad_out, value):
     state, G, keys, partial, sums = walk.states[n], walk.G, walk.keys, walk.partial, walk.sums
     if inputs.beta.size:
-        back(state, G, keys, partial, sums, (walk.grad_found, grad_out, walk.replaced))
+        back(state, G, keys, partial, sums, (walk.grad_found, grad_out, replaced))
     else:
-        back(state, G, keys, partial, sums, (walk.grad_found, grad_out, walk.replaced, value))
+        back(state, G, keys, partial, sums, (walk.grad_found, grad_out, replaced, value))
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def _store_fading(walk, grads, b, t, h):
     """Gradients of a token's decay and look, which the state before it gives."""
     keys, log_decay = walk.keys, grads.log_decay[b, t, h]
@@ -337,7 +326,7 @@ def _sum(row):
     return total
 
 
-@njit(**JIT)
+@njit(**INLINE)
 def _store_writing(inputs, walk, grads, b, t, h):
     """Gradients of what a token reads and writes, which the state after it gives, and of what it has found."""
     keys, width = walk.keys, inputs.read.shape[3]

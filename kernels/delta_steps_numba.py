@@ -13,7 +13,6 @@ from numba.extending import intrinsic
 
 from hybridlab.kernels.tiles_numba import FUSED, TILE_BYTES, VECTOR_BYTES
 
-
 # Rows of `values`, V numbers each: what is read, what the next token will find, what is written along each of two keys.
 OUT, FOUND, REPLACED, WRITTEN = range(4)
 VALUES = 4
@@ -59,9 +58,9 @@ def _back(_typing: Any, state: Any, grad: Any, keys: Any, partial: Any, sums: An
     """From the gradient G of a state to that of the one before: G = decay * G + grad_found look + grad_out read.
 
     `state` and `grad` are (V, K): lanes run along K. DECAY and LOOK in `keys` and grad_found are of the token after the
-    state, the rest is of the one before it. `rows` is (grad_found, grad_out, what is written along each key), V numbers each.
-    The gradients of `keys` go KEYS rows below them, those of what is written into the rows of `sums`; `partial` is 0 before
-    and after.
+    state, the rest is of the one before it. `rows` is (grad_found, grad_out, what is written along each key), V numbers
+    each. The gradients of `keys` go KEYS rows below them, those of what is written into the rows of `sums`; `partial` is 0
+    before and after.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -106,7 +105,8 @@ class _Code:
     """Instructions on matrices whose rows have their numbers side by side; addresses are integers. Nothing is checked."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
-        kinds, values = [], []
+        kinds: list[Any] = []
+        values: list[Any] = []
         for kind, value in zip(signature.args, args, strict=True):
             several = isinstance(kind, types.BaseTuple)
             kinds += kind.types if several else [kind]
