@@ -87,6 +87,7 @@ def modal_conv_flops(x: tuple[int, ...], poles: tuple[int, ...], *others: Any, o
 
 FORMULAS: dict[str, Callable[..., int]] = {
     "long_conv": long_conv_flops,
+    "modal_conv": modal_conv_flops,
     "retention": retention_flops,
     "rg_lru": rg_lru_flops,
     "selective_scan": selective_scan_flops,

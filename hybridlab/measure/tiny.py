@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from hybridlab.layers import Routing
+from hybridlab.layers import Rotary, Routing
 from hybridlab.models import (
+    H3,
     LETTERS,
     RWKV4,
     RWKV5,
@@ -16,6 +17,7 @@ from hybridlab.models import (
     Gemma2Config,
     Griffin,
     GriffinConfig,
+    H3Config,
     Hawk,
     HawkConfig,
     HybridConfig,
@@ -34,6 +36,8 @@ from hybridlab.models import (
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
+    StripedHyena,
+    StripedHyenaConfig,
 )
 
 VOCABULARY, WIDTH, LAYERS, WINDOW = 41, 24, 2, 5
@@ -61,5 +65,11 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     "RecurrentGemma": lambda: RecurrentGemma(RecurrentGemmaConfig(VOCABULARY, WIDTH, 4, heads=3, window=WINDOW)),
     "RetNet": lambda: RetNet(RetNetConfig(VOCABULARY, WIDTH, LAYERS, head_width=8)),
     "Hyena": lambda: Hyena(HyenaConfig(VOCABULARY, WIDTH, LAYERS, order=3, taps=3 * WINDOW, features=5, hidden=8)),
+    "H3": lambda: H3(
+        H3Config(
+            VOCABULARY, WIDTH, 3, state_size=6, head_width=2, attention_layers=(1,), heads=3, rotary=Rotary(fraction=0.5)
+        )
+    ),
+    "StripedHyena": lambda: StripedHyena(StripedHyenaConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2)),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }
