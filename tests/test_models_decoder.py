@@ -16,8 +16,8 @@ EXACT = {
     "llama-3.2-3b": (3_212_749_824, 3_212_749_824),
     "mixtral-8x22b": (140_620_634_112, 39_152_031_744),
 }
-# Jamba-1.5, arXiv 2408.12570, table 1: billions available, billions active, GiB of cache at 256K tokens in 16 bits.
-JAMBA_TABLE_1 = {
+# Jamba, arXiv 2403.19887, and Jamba-1.5, 2408.12570, tables 1: billions in all, billions active, GiB of cache at 256K tokens.
+TABLES_OF_JAMBA = {
     "llama-2-7b": (6.7, 6.7, 128),
     "llama-3.1-70b": (70, 70, 80),
     "mistral-7b": (7.2, 7.2, 32),
@@ -39,9 +39,9 @@ def test_exact_counts(name: str) -> None:
 
 
 @pytest.mark.usefixtures("_no_flops")
-@pytest.mark.parametrize("name", JAMBA_TABLE_1)
-def test_the_table_of_jamba(name: str) -> None:
-    available, active, cache = JAMBA_TABLE_1[name]
+@pytest.mark.parametrize("name", TABLES_OF_JAMBA)
+def test_the_tables_of_jamba(name: str) -> None:
+    available, active, cache = TABLES_OF_JAMBA[name]
     report = account(name, CONTEXT_256K)
     assert report.kv_bytes == cache * 2**30
     for count, printed in ((report.parameters, available), (report.active_parameters, active)):

@@ -42,7 +42,7 @@ class Gemma2Config(AttentionConfig):
         self.fill("query_scalar", self.head_width)
 
 
-SOURCE = "Gemma 2, arXiv 2408.00118, table 1; the released configuration for eps and the scale of the scores"
+SOURCE = "Gemma 2, arXiv 2408.00118, table 1; the released configuration for vocabulary, eps and the scale of the scores"
 
 
 def _released(width: int, layers: int, **sizes: Any) -> Gemma2Config:
