@@ -16,7 +16,7 @@ EXACT = {
     "llama-3.2-3b": (3_212_749_824, 3_212_749_824),
     "mixtral-8x22b": (140_620_634_112, 39_152_031_744),
 }
-# Jamba, arXiv 2403.19887, and Jamba-1.5, 2408.12570, tables 1: billions in all, billions active, GiB of cache at 256K tokens.
+# Jamba, arXiv 2403.19887, and Jamba-1.5, 2408.12570, tables 1: billions in all and active, GiB of cache at 256K tokens.
 TABLES_OF_JAMBA = {
     "llama-2-7b": (6.7, 6.7, 128),
     "llama-3.1-70b": (70, 70, 80),
