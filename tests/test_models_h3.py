@@ -28,6 +28,11 @@ CARDS: dict[str, Callable[[], H3]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def published() -> H3:
+    return H3.from_preset("h3-2.7b", device="meta")
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_card(name: str) -> None:
     model = CARDS[name]()
@@ -37,9 +42,9 @@ def test_card(name: str) -> None:
 
 
 @pytest.mark.parametrize("context", [1, 4096, 262_144])
-def test_what_it_remembers(context: int) -> None:
+def test_what_it_remembers(published: H3, context: int) -> None:
     """63 keys and 32 complex numbers a channel in 30 layers, a cache in two."""
-    counted = account("h3-2.7b", context, dtype="bfloat16")
+    counted = account(published, context, dtype="bfloat16")
     assert counted.kv_bytes == 2 * context * 2 * 2560 * 2
     assert counted.state_bytes == 30 * 2560 * (63 * 2 + 32 * 8)
 
@@ -52,14 +57,14 @@ def test_heads_remember_products() -> None:
     assert four.waves.shape == (1, 64, 3)
 
 
-def test_what_a_token_costs() -> None:
+def test_what_a_token_costs(published: H3) -> None:
     """2 a weight of every matrix, 2 a tap of the shift, 11 a complex number; the filters are not made at each token."""
     c = PRESETS["h3-2.7b"].config
     context, mlp = 1000, 2 * c.width * c.ffn_width
     memories = 2 * (4 * c.width**2 + mlp) + 2 * c.width * 64 + 11 * c.width * 32
     attention = 2 * (4 * c.width**2 + mlp) + 2 * 2 * c.width * context
     expected = 30 * memories + 2 * attention + 2 * c.width * c.vocabulary
-    assert account("h3-2.7b", context).flops_per_token == expected
+    assert account(published, context).flops_per_token == expected
 
 
 def test_the_op_can_be_listened_to() -> None:

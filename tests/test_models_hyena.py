@@ -25,6 +25,11 @@ CARDS: dict[str, Callable[[], Hyena]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def published() -> Hyena:
+    return Hyena.from_preset("hyena-125m", device="meta")
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_card(name: str) -> None:
     model = CARDS[name]()
@@ -33,22 +38,22 @@ def test_card(name: str) -> None:
     assert card.ok, card.failed
 
 
-def test_the_state_grows_until_the_filter_ends() -> None:
+def test_the_state_grows_until_the_filter_ends(published: Hyena) -> None:
     """Two rows of 3 D for the short convolution, and a row of D a token and layer."""
     for context in (1, 100, 2048, 10_000):
-        counted = account("hyena-125m", context, dtype="bfloat16")
+        counted = account(published, context, dtype="bfloat16")
         assert counted.state_bytes == 2 * 12 * 768 * (2 * 3 + min(context, 2048))
         assert counted.kv_bytes == 0
 
 
-def test_a_token_costs_more_the_more_there_were() -> None:
+def test_a_token_costs_more_the_more_there_were(published: Hyena) -> None:
     """2 a weight of every matrix, 2 a tap of the filters; the network behind the long filter is not run at each token."""
     config = PRESETS["hyena-125m"].config
     matrices = (3 + 1) * config.width**2 + 2 * config.width * config.ffn_width
     for context in (1, 300, 2048, 5000):
         mixing = 2 * config.width * (3 * 3 + min(context, 2048))
         expected = config.layers * (2 * matrices + mixing) + 2 * config.width * config.vocabulary
-        assert account("hyena-125m", context).flops_per_token == expected
+        assert account(published, context).flops_per_token == expected
 
 
 def test_the_op_can_be_listened_to() -> None:

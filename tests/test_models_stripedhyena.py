@@ -25,6 +25,11 @@ CARDS: dict[str, Callable[[], StripedHyena]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def published() -> StripedHyena:
+    return StripedHyena.from_preset("stripedhyena-7b", device="meta")
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_card(name: str) -> None:
     model = CARDS[name]()
@@ -43,23 +48,23 @@ def test_half_of_the_layers_attend() -> None:
 
 
 @pytest.mark.parametrize("context", [1, 4096, 262_144])
-def test_only_attention_grows(context: int) -> None:
+def test_only_attention_grows(published: StripedHyena, context: int) -> None:
     """A cache of 2 * 8 * 128 numbers a token and layer; two rows of 3 D and two complex numbers a channel."""
-    counted = account("stripedhyena-7b", context, dtype="bfloat16")
+    counted = account(published, context, dtype="bfloat16")
     assert counted.kv_bytes == 16 * context * 2 * 8 * 128 * 2
     assert counted.state_bytes == 16 * (2 * 3 * 4096 * 2 + 4096 * 2 * 8)
-    halves = account("stripedhyena-7b", context, dtype="bfloat16", state_dtype="bfloat16")
+    halves = account(published, context, dtype="bfloat16", state_dtype="bfloat16")
     assert halves.state_bytes == 16 * (2 * 3 * 4096 * 2 + 4096 * 2 * 4)
 
 
-def test_what_a_token_costs() -> None:
+def test_what_a_token_costs(published: StripedHyena) -> None:
     """2 a weight of every matrix, 2 a tap of the short filters, 11 a complex number of the waves; attention's scores."""
     c = PRESETS["stripedhyena-7b"].config
     context, mlp = 1000, 3 * c.width * c.ffn_width
     hyena = 2 * (4 * c.width**2 + mlp) + 2 * 3 * c.width * 3 + 11 * c.width * 2
     attention = 2 * (2 * c.width**2 + 2 * c.width * 8 * 128 + mlp) + 2 * 2 * c.width * context
     expected = 16 * (hyena + attention) + 2 * c.width * c.vocabulary
-    assert account("stripedhyena-7b", context).flops_per_token == expected
+    assert account(published, context).flops_per_token == expected
 
 
 def test_the_op_can_be_listened_to() -> None:
