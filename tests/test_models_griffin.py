@@ -186,6 +186,12 @@ def test_a_tensor_of_the_other_kind_of_layer(tmp_path: Path) -> None:
         load_checkpoint(folder(tmp_path, GRIFFIN, {**GRIFFIN.weights, name: torch.zeros(32, 32)}))
 
 
+def test_an_empty_tensor(tmp_path: Path) -> None:
+    name = "blocks.2.attention_block.proj_k.weight"
+    with pytest.raises(ValueError, match="num_heads 2; only 32 is known"):
+        load_checkpoint(folder(tmp_path, GRIFFIN, {**GRIFFIN.weights, name: torch.zeros(0, 32)}))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

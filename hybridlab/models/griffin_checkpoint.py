@@ -82,7 +82,7 @@ def _attention(checkpoint: Checkpoint, layer: int) -> dict[str, Any]:
     """Sizes of an attention block, which has one head of keys. In the authors' code a query sees a window beside itself."""
     head_width, _ = checkpoint.shape(f"blocks.{layer}.attention_block.proj_k.weight", "K", "D")
     queries, _ = checkpoint.shape(f"blocks.{layer}.attention_block.proj_q.weight", "H * K", "D")
-    heads = queries // head_width
+    heads = queries // max(1, head_width)  # sizes of an empty tensor fit nothing else
     checkpoint.expect({"num_heads": heads})
     return {"heads": heads, "head_width": head_width, "window": checkpoint.size("attention_window_size") + 1}
 
