@@ -116,8 +116,9 @@ def _key_grads(
     L, span, BK, BV = blocks(x, values)
     grad = torch.empty_like(x)
     key_grads_kernel[(triton.cdiv(T, L) * B * H,)](
-        *own, *others, *marks, grad, T, H, K, V, L, span, BK, BV, K**-0.25, precision(x), reverse, num_warps=4
-    )
+        *own, *others, *marks, grad, T, H, K, V, L, span, BK, min(BV, 32), K**-0.25, precision(x), reverse,
+        num_warps=L // 8,
+    )  # fmt: skip
     return grad
 
 

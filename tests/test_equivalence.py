@@ -22,6 +22,7 @@ INPUTS = {
     "selective_scan": {"x", "dt", "A", "B", "C", "D", "state"},
     "ssd": {"x", "dt", "A", "B", "C", "D", "state"},
     "retention": {"q", "k", "v", "log_decay", "state"},
+    "taylor_attention": {"q", "k", "v", "kv_state", "k_state"},
     "wkv4": {"k", "v", "log_decay", "bonus", "state"},
     "wkv6": {"r", "k", "v", "log_decay", "bonus", "state"},
     "attention": {"q", "k", "v", "k_past", "v_past"},
@@ -95,6 +96,12 @@ def test_cases_are_awkward() -> None:
     assert {(1, 5), (2, 4), (3, 3)} <= {(x["B"].shape[2], x["x"].shape[2]) for x in duals}, "groups and heads"
     chunk = module("ssd").CHUNK_SIZE
     assert {1, 1 + chunk, 1 + 2 * chunk} <= {x["x"].shape[1] for x in duals}
+    powers = [case.tensors() for case in CASES["taylor_attention"]]
+    assert {"k_state" in x for x in powers} == {True, False}
+    chunk = module("taylor_attention").CHUNK_SIZE
+    assert {1, 1 + chunk, 1 + 2 * chunk} <= {x["q"].shape[1] for x in powers}
+    assert {1, 3, 16} <= {x["q"].shape[3] for x in powers}
+    assert max((x["q"][..., :1, :] @ x["k"][..., :1, :].mT).abs().max() for x in powers) > 300
     convolved = [case.tensors() for case in CASES["short_conv"]]
     assert {"bias" in x for x in convolved} == {"state" in x for x in convolved} == {True, False}
     assert {1 < x["x"].shape[1] < x["weight"].shape[1] - 1 for x in convolved} == {True, False}
