@@ -79,8 +79,7 @@ class MixtureOfExperts(Layer):
         return one * (self.routing.experts - self.routing.active)
 
     def _visitors(self, visits: Tensor) -> list[int]:
-        """How many tokens go through each expert; on the meta device, where nobody knows, all through the first ones."""
-        experts, active, _ = self.routing
+        """Visits of each expert; on the meta device, where nobody knows, all are the first one's: the same work."""
         if visits.is_meta:
-            return [len(visits) // active] * active + [0] * (experts - active)
-        return visits.bincount(minlength=experts).tolist()
+            return [len(visits)] + [0] * (self.routing.experts - 1)
+        return visits.bincount(minlength=self.routing.experts).tolist()
