@@ -158,7 +158,7 @@ def _load_decay(log_decay, row):
 
 def backward(inputs: tuple[Tensor, ...], grad_output: Tensor, grad_final: Tensor) -> tuple[Tensor, ...]:
     """Gradients of the eight inputs."""
-    grads = tuple(x.new_zeros(x.shape) for x in inputs)
+    grads = tuple(x.new_empty(x.shape) for x in inputs)
     _backward(Inputs(*arrays(inputs)), arrays((grad_output, grad_final)), Inputs(*arrays(grads)))
     return grads
 
@@ -337,7 +337,7 @@ def _store_writing(inputs, walk, grads, b, t, h):
         rows = inputs.value[b, t, h], walk.found[t], grads.value[b, t, h]
         error, fading = _correct_back(walk.sums[0], inputs.beta[b, t, h], decay, rows, walk.grad_found)
         grads.beta[b, t, h] = error
-        grads.log_decay[b, t, h, 0] += fading
+        grads.log_decay[b, t, h, 0] = fading  # the state before the token adds to it
     else:
         _copy(keys[KEYS + WRITE, :width], grads.write[b, t, h])
         _copy(walk.sums[0], walk.grad_found)
