@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from hybridlab.layers import (
+    H3Mixer,
+    HyenaMixer,
+    HyenaSizes,
     Layer,
     Mamba2Mixer,
     Mamba2Sizes,
@@ -18,6 +21,7 @@ from hybridlab.layers import (
     RWKV6ChannelMixing,
     RWKV6TimeMixing,
     Shared,
+    StripedHyenaMixer,
     set_backend,
 )
 from hybridlab.state import state_tensors
@@ -31,6 +35,9 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "mamba": lambda: MambaMixer(24, MambaSizes(32, 3, 5)),
     "rg-lru block": lambda: RGLRUBlock(24, 32, 4),
     "retention": lambda: RetentionMixer(24, 3, 8, 5),
+    "hyena": lambda: HyenaMixer(24, HyenaSizes(taps=12, features=5, hidden=6)),
+    "h3": lambda: H3Mixer(24, 6, 2),
+    "stripedhyena": lambda: StripedHyenaMixer(24),
 }
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hybridlab.layers.layer import Storage
+from hybridlab.ops.precision import COMPLEX
 from hybridlab.ops.precision import state_dtype as least_state_dtype
 
 
@@ -19,9 +20,9 @@ def complex_zeros(storage: Storage, *shape: int) -> Tensor:
 
     Complex numbers of 16-bit halves cannot be computed with; where they are only counted, they are pairs in a last axis.
     """
-    if storage.state_dtype.itemsize < torch.float32.itemsize:
+    if storage.state_dtype not in COMPLEX:
         return storage.recurrent(*shape, 2)
-    return torch.zeros(shape, dtype=storage.state_dtype.to_complex(), device=storage.device)
+    return torch.zeros(shape, dtype=COMPLEX[storage.state_dtype], device=storage.device)
 
 
 def bilinear(rates: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from hybridlab.ops.checks import check_finite, check_state, check_tensors
 from hybridlab.ops.dispatch import automatic, choose
 from hybridlab.ops.kernel_op import blank, kernel_op
 from hybridlab.ops.long_conv import long_conv_fft
-from hybridlab.ops.precision import state_dtype
+from hybridlab.ops.precision import complex_state_dtype
 from hybridlab.shapes import ModalState, Modes, PerWidth, Stream
 
 LAYOUT = {"x": "BTD", "poles": "DN", "residues": "DN", "skip": "D"}
@@ -69,7 +69,7 @@ def modal_conv(
     given = {"x": x, "poles": _real(poles), "residues": _real(residues)} | ({} if skip is None else {"skip": skip})
     sizes = check_tensors("modal_conv", {name: LAYOUT[name] for name in given}, tuple(given.values()))
     _check_modes(x, {"poles": poles, "residues": residues})
-    shape, kind = (sizes["B"], sizes["D"], sizes["N"]), state_dtype(x.dtype).to_complex()
+    shape, kind = (sizes["B"], sizes["D"], sizes["N"]), complex_state_dtype(x.dtype)
     if state is None:
         state = x.new_zeros(shape, dtype=kind)
     check_state("modal_conv", state, shape, x, dtype=kind)
@@ -118,7 +118,7 @@ def _real(modes: Tensor) -> Tensor:
 
 
 def _check_modes(x: Tensor, modes: dict[str, Tensor]) -> None:
-    expected = state_dtype(x.dtype).to_complex()
+    expected = complex_state_dtype(x.dtype)
     for name, numbers in modes.items():
         if numbers.dtype != expected:
             raise ValueError(f"modal_conv: {name} must be {expected} for {x.dtype} inputs, got {numbers.dtype}")
