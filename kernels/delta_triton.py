@@ -17,13 +17,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybridlab.kernels.halving_triton import exact, inverse, marked_sums
+from hybridlab.kernels.halving_triton import exact, inverse
 from hybridlab.kernels.scalar_decay_triton import LEAST, decays_from_start, decays_to_end, pair_decays
 from hybridlab.kernels.tiles_triton import load_tile, load_vector, precision, store_tile, store_vector, whereabouts
 
 # Tokens a chunk, by bytes a value; keys and values a tile; values a program of the walk, which holds all keys of its tile of
 # the state: about the largest that fit the registers of all targets (`hybridlab.measure.aot`).
-CHUNK = {2: 32, 4: 32}
+CHUNK = {2: 32, 4: 16}
 TILE = 32
 CARRIED = 16
 
@@ -126,8 +126,8 @@ def _key_grads(
     (B, T, H, V), K, (L, BK, BV) = v.shape, k.shape[3], blocks(k, v)
     tiles = triton.cdiv(K, BK)
     grad_q, grad_k = torch.empty_like(q), torch.empty_like(k)
-    beta_parts = starts.new_empty((tiles, B, T, H))  # one summand a tile of keys: sums stay reproducible
-    decay_parts = None if log_decay is None else torch.empty_like(beta_parts)
+    # One summand a tile of keys: sums stay reproducible.
+    beta_parts, decay_parts = (starts.new_empty((tiles, B, T, H)) for _ in range(2))
     key_grads_kernel[(starts.shape[2] * B * H, tiles)](
         q, k, *values, log_decay, beta, starts, ends, grad_q, grad_k, decay_parts, beta_parts, T, B, H, K, V, L, BK, BV,
         precision(k), num_warps=L // 8,
@@ -280,7 +280,7 @@ def key_grads_kernel(
     G, F = tl.zeros((L, L), tl.float32), tl.zeros((L, L), tl.float32)
     d_reads, d_asks = tl.zeros((L, BK), tl.float32), tl.zeros((L, BK), tl.float32)
     d_writes, through = tl.zeros((L, BK), tl.float32), 0.0
-    for v0 in tl.range(0, V, BV, num_stages=1):  # one stage: prefetched tiles would not fit the registers
+    for v0 in tl.range(0, V, BV, num_stages=1, disable_licm=True):  # prefetched tiles would not fit the registers
         error = load_tile(errors + at_values + v0, H * V, rows, V - v0, L, BV)
         d_error = load_tile(grad_errors + at_values + v0, H * V, rows, V - v0, L, BV)
         d_out = load_tile(grad_out + at_values + v0, H * V, rows, V - v0, L, BV)
@@ -308,7 +308,7 @@ def key_grads_kernel(
         handed = G * tl.dot(reads, tl.trans(keys), input_precision=PRECISION)
         handed += F * tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
         # (s, i): what the pairs of writer i and readers from s on hand over; read where i < s.
-        onward = marked_sums((i >= t).to(tl.float32), handed * rate[None, :], PRECISION)
+        onward = tl.cumsum(handed * rate[None, :], 0, reverse=True)
         d_fades = tl.sum(tl.where(i < t, onward + earlier[None, :], later[None, :]), 1)
         d_fades += tl.exp(tl.sum(fades, 0)) * through
         tl.store(decay_parts + (part + s) * H + h, d_fades, mask=s < rows)

@@ -367,7 +367,7 @@ def key_grads_kernel(
     d_late, d_early = tl.zeros((L, BK), tl.float32), tl.zeros((L, BK), tl.float32)
     d_correct, d_write = tl.zeros((L, BK), tl.float32), tl.zeros((L, BK), tl.float32)
     d_whole = tl.zeros((BK,), tl.float32)
-    for v0 in tl.range(0, V, BV, num_stages=1):  # one stage: prefetched tiles would not fit the registers
+    for v0 in tl.range(0, V, BV, num_stages=1, disable_licm=True):  # prefetched tiles would not fit the registers
         S = load_tile(starts + at_state + v0, V, K - k0, V - v0, BK, BV)
         dS = load_tile(ends + at_state + v0, V, K - k0, V - v0, BK, BV)
         d_whole += tl.sum(S * dS, 1)
@@ -393,22 +393,20 @@ def key_grads_kernel(
     for level in tl.range(levels(L), disable_licm=True):
         marks, apart = between(midpoint(level, L), L), parted(level, L)
         fade = faded(marks, fades, PRECISION)
-        ab, ak = load_asked(asked, 0, apart, L), load_asked(asked, 1, apart, L)
-        rb, rk = load_asked(asked, 2, apart, L), load_asked(asked, 3, apart, L)
-        d = tl.dot(ab, correct * fade, input_precision=PRECISION)
-        d = tl.dot(ak, write * fade, d, input_precision=PRECISION) * fade
+        d = tl.dot(load_asked(asked, 0, apart, L), correct * fade, input_precision=PRECISION)
+        d = tl.dot(load_asked(asked, 1, apart, L), write * fade, d, input_precision=PRECISION) * fade
         d_early += d
         d_sums = early * d
-        d = tl.dot(rb, correct * fade, input_precision=PRECISION)
-        d = tl.dot(rk, write * fade, d, input_precision=PRECISION) * fade
+        d = tl.dot(load_asked(asked, 2, apart, L), correct * fade, input_precision=PRECISION)
+        d = tl.dot(load_asked(asked, 3, apart, L), write * fade, d, input_precision=PRECISION) * fade
         d_late += d
         d_sums += late * d
-        d = tl.dot(tl.trans(ab), early * fade, input_precision=PRECISION)
-        d = tl.dot(tl.trans(rb), late * fade, d, input_precision=PRECISION) * fade
+        d = tl.dot(tl.trans(load_asked(asked, 0, apart, L)), early * fade, input_precision=PRECISION)
+        d = tl.dot(tl.trans(load_asked(asked, 2, apart, L)), late * fade, d, input_precision=PRECISION) * fade
         d_correct += d
         d_sums += correct * d
-        d = tl.dot(tl.trans(ak), early * fade, input_precision=PRECISION)
-        d = tl.dot(tl.trans(rk), late * fade, d, input_precision=PRECISION) * fade
+        d = tl.dot(tl.trans(load_asked(asked, 1, apart, L)), early * fade, input_precision=PRECISION)
+        d = tl.dot(tl.trans(load_asked(asked, 3, apart, L)), late * fade, d, input_precision=PRECISION) * fade
         d_write += d
         d_sums += write * d
         d_fades += marked_sums(tl.trans(marks), d_sums, PRECISION)
