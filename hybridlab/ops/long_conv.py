@@ -57,7 +57,7 @@ def long_conv(
         state: the inputs before x, oldest first, (B, S, D) with any S, in x's dtype; None is no inputs.
         backend: "auto", "naive", "numba" or "triton".
         form: "recurrent" (token by token), "parallel" (one T x (S + T) matrix a channel) or "fft": one of the plain PyTorch
-            forms. The transform spreads an infinity or NaN of x over all tokens of its channel, earlier ones too.
+            forms. Matrix and transform spread an infinity or NaN of x over all tokens of its channel, earlier ones too.
 
     Returns:
         output (B, T, D) in x's dtype, and the past inputs (B, `past_rows(S + T, W)`, D).
