@@ -211,7 +211,13 @@ def changes() -> dict[str, Callable[[HyenaFilter], Any]]:
     def replaced(made: HyenaFilter) -> None:
         made.maps[1] = torch.nn.Linear(6, 6)
 
+    def renewed(made: HyenaFilter) -> None:
+        """Another parameter in the same memory, changed as often as the first."""
+        twin = torch.nn.Parameter(made.frequency.data)
+        made.frequency = twin.mul_(2)
+
     return {
+        "another parameter": renewed,
         "training": trained,
         "load_state_dict": lambda made: made.load_state_dict(other) is None,
         "load_state_dict, assigned": lambda made: made.load_state_dict(other, assign=True) is None,
@@ -226,12 +232,25 @@ def changes() -> dict[str, Callable[[HyenaFilter], Any]]:
 @pytest.mark.parametrize("name", changes())
 def test_a_kept_filter_follows_its_parameters(name: str) -> None:
     made = HyenaFilter(5, SMALL)
+    made.frequency.mul_(1)
     before = made(12)
     assert made(12) is before
     changes()[name](made)
     after = made(12)
     torch.testing.assert_close(after, made.computed(12), rtol=0, atol=0)
     assert worst(after, before) > 1e-4
+
+
+@torch.no_grad()
+def test_kept_dynamics_follow_a_conversion() -> None:
+    """There and back, every parameter is the same object and of the same dtype again, with other numbers."""
+    mixer = H3Mixer(4, 6)
+    before = mixer.dynamics()
+    assert mixer.dynamics() is before
+    mixer.to(torch.bfloat16).float()
+    after = mixer.dynamics()
+    torch.testing.assert_close(after, deepcopy(mixer).dynamics(), rtol=0, atol=0)
+    assert worst(after.poles.imag, before.poles.imag) > 1e-4
 
 
 def test_what_is_kept_records_no_gradients_and_is_not_copied() -> None:
