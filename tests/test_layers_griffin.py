@@ -133,6 +133,7 @@ def test_rates_are_float32_at_least() -> None:
 
 def test_continuing_needs_the_position() -> None:
     layer = RGLRUBlock(8, 12, 3)
+    set_backend(layer, "naive")
     _, state = layer(torch.randn(1, 3, 8))
     with pytest.raises(ValueError, match=r"RGLRUBlock: a state is continued, so shared\.position must say where"):
         layer(torch.randn(1, 1, 8), state)
@@ -166,6 +167,7 @@ def test_half_a_head_is_turned() -> None:
 def test_griffins_attention_by_hand() -> None:
     """One head of keys for all; a query sees three keys; scores over the root of the head width; a bias at the end."""
     layer = GriffinAttention(12, 3, 1, 8, 3, input_bias=True).double()
+    set_backend(layer, "naive")
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x = torch.randn(1, 6, 12, dtype=torch.float64)
