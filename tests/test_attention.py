@@ -1,6 +1,7 @@
 """attention: every form is the softmax written pair by pair, and a cache cut to what can be seen changes nothing."""
 
 import math
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from hybridlab.ops.attention import AttentionState, attention, cache_rows
+from hybridlab.layers import GroupedAttention, set_backend
+from hybridlab.models import HybridConfig, HybridLM
+from hybridlab.ops.attention import BACKENDS, AttentionState, attention, cache_rows
 from hybridlab.state import state_nbytes
 
-FORMS = ("parallel", "recurrent", "sdpa")
+MODULE = sys.modules["hybridlab.ops.attention"]  # the package's `attention` is the function
+FORMS = ("parallel", "recurrent", "sdpa", "chunked")
 EVERY_FORM = pytest.mark.parametrize("form", FORMS)
 # What a query sees: everything, windows of one, of a few and of more than the text, and sinks before, in and beyond them.
 SIGHTS = {
@@ -33,6 +37,12 @@ SIZES = {
     "groups of 2": (2, 13, 4, 2, 6, 3),
     "one key head": (2, 9, 3, 1, 4, 4),
 }
+
+
+@pytest.fixture(autouse=True)
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form in blocks has several of them, and a short one at the end."""
+    monkeypatch.setattr(MODULE, "BLOCK", 4)
 
 
 def example(batch: int, length: int, heads: int, groups: int, width: int, value_width: int) -> list[Tensor]:
@@ -73,7 +83,7 @@ def test_is_the_literal_softmax(size: tuple[int, ...], sight: dict, form: str) -
     assert worst(attention(q, k, v, **sight, form=form)[0], literal(q, k, v, **sight)) < 1e-12
 
 
-@pytest.mark.parametrize("form", ["parallel", "recurrent"])
+@pytest.mark.parametrize("form", ["parallel", "recurrent", "chunked"])
 def test_soft_cap(form: str) -> None:
     q, k, v = example(*SIZES["groups of 2"])
     capped, _ = attention(q, k, v, softcap=1.5, window=4, form=form)
@@ -244,3 +254,144 @@ BAD_INPUTS = {
 def test_bad_inputs_are_named(change: Callable[[dict], dict], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _called(change)
+
+
+def after_a_past(length: int, past: int, dtype: torch.dtype = torch.float64, **sizes: int) -> list[Tensor]:
+    """q of the last tokens, and k and v of all; H, G, K and V may be given."""
+    shape = {"H": 4, "G": 2, "K": 5, "V": 3} | sizes
+    q, k, v = example(2, past + length, *(shape[name] for name in "HGKV"))
+    return [x.to(dtype) for x in (q[:, past:], k, v)]
+
+
+def called(q: Tensor, k: Tensor, v: Tensor, **how: object) -> Tensor:
+    """The output, what comes before q's tokens given as a cache."""
+    past = k.shape[1] - q.shape[1]
+    return attention(q, k[:, past:], v[:, past:], state=AttentionState(k[:, :past], v[:, :past]), **how)[0]
+
+
+# Of the kernels, whose tiles have 64 rows: tiles of which a window sees nothing, a part or all; sinks that end within one.
+FAR = [
+    {},
+    {"window": 1},
+    {"window": 1, "sinks": 3},
+    {"window": 4, "sinks": 2, "softcap": 1.5},
+    {"window": 64},
+    {"window": 65, "sinks": 70},
+    {"window": 40, "softcap": 5.0},
+    {"window": 1000, "sinks": 1},
+]
+LENGTHS = [(1, 0), (1, 150), (3, 140), (13, 0), (64, 1), (65, 0), (70, 130)]  # queries, rows of the cache
+
+
+def test_numba_is_the_literal_form() -> None:
+    for length, past in LENGTHS:
+        q, k, v = after_a_past(length, past)
+        for sight in FAR:
+            right = called(q, k, v, **sight, form="parallel")
+            assert worst(called(q, k, v, **sight, backend="numba"), right) < 1e-12, (length, past, sight)
+    large = called(1000 * q, k, v, window=3, backend="numba")
+    assert worst(large, called(1000 * q, k, v, window=3, form="parallel")) < 1e-12
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 2e-5)], ids=["float64", "float32"])
+def test_numba_gradients(dtype: torch.dtype, limit: float) -> None:
+    for length, past in LENGTHS:
+        leaves = [x.requires_grad_() for x in after_a_past(length, past, dtype)]
+        weights = torch.randn(2, length, 4, 3, dtype=dtype)
+        for sight in FAR:
+            right, ours = (
+                torch.autograd.grad(called(*leaves, **sight, **how), leaves, weights)
+                for how in ({"form": "parallel"}, {"backend": "numba"})
+            )
+            for x, y in zip(ours, right, strict=True):
+                assert (x - y).abs().max() <= limit * y.abs().max().clamp_min(1e-3), (length, past, sight)
+
+
+@pytest.mark.minutes
+def test_numba_on_wide_heads_that_fill_tiles_in_one_graph() -> None:
+    """Widths that vectors divide and that they do not; compiled and called give the same."""
+    for width, value_width in ((64, 64), (33, 130)):
+        inputs = after_a_past(100, 60, torch.float32, H=2, G=2, K=width, V=value_width)
+        leaves = [x.requires_grad_() for x in inputs]
+        right = called(*(x.double() for x in leaves), window=90, form="parallel")
+        torch.compiler.reset()
+        for run in (called, torch.compile(called, fullgraph=True, backend="aot_eager")):
+            ours = run(*leaves, window=90, backend="numba")
+            assert worst(ours.double(), right) < 1e-5
+            for x, y in zip(
+                torch.autograd.grad(ours.sum(), leaves),
+                torch.autograd.grad(right.sum(), leaves, retain_graph=True),
+                strict=True,
+            ):
+                assert worst(x, y) < 1e-4
+
+
+def test_a_key_seen_alone_has_exactly_no_gradient() -> None:
+    """Its weight is 1 whatever its score; rounding must leave no gradient of q."""
+    for length, sight in ((1, {}), (70, {"window": 1})):
+        q, k, v = (x.float().requires_grad_() for x in example(1, length, 2, 1, 5, 3))
+        output, _ = attention(q, k, v, **sight, backend="numba")
+        assert worst(output, v.expand(-1, -1, 2, -1)) == 0
+        grads = torch.autograd.grad((output * torch.randn_like(output)).sum(), (q, k))
+        assert not any(x.any() for x in grads)
+
+
+def test_blocks_see_no_more_than_their_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    whole = MODULE.attention_sdpa
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, sight: object) -> Tensor:
+        seen.append((q.shape[1], k.shape[1]))
+        return whole(q, k, v, sight)
+
+    monkeypatch.setattr(MODULE, "attention_sdpa", watched)
+    attention(*example(1, 30, 2, 1, 4, 4), window=7, sinks=2, form="chunked")
+    assert len(seen) == 8
+    assert max(seen) == (4, 7 - 1 + 4 + 2)
+
+
+def test_auto_is_the_kernel_for_many_queries_of_wide_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    kernel = BACKENDS["numba"]
+    monkeypatch.setitem(BACKENDS, "numba", lambda *given: asked.append(given[0].shape[1]) or kernel(*given))
+    for length in (1, 63, 64):
+        for dtype in (torch.float64, torch.bfloat16):
+            called(*after_a_past(length, 3, dtype), window=9)
+    assert asked == [64]
+
+
+def test_meta_takes_what_a_cpu_would() -> None:
+    inputs = [x.to("meta").requires_grad_() for x in after_a_past(70, 30, torch.float32)]
+    output = called(*inputs, window=9, backend="numba")
+    assert output.shape == (2, 70, 4, 3)
+    assert [x.shape for x in torch.autograd.grad(output.sum(), inputs)] == [x.shape for x in inputs]
+
+
+@EVERY_FORM
+def test_an_empty_cache_may_have_another_dtype(form: str) -> None:
+    """As under autocast, where a float32 model's empty cache meets bfloat16 keys."""
+    q, k, v = (x.bfloat16() for x in example(*SIZES["groups of 2"]))
+    empty = AttentionState(k[:, :0].float(), v[:, :0].float())
+    output, state = attention(q, k, v, state=empty, form=form)
+    assert {output.dtype, *(x.dtype for x in state)} == {torch.bfloat16}
+    assert torch.equal(output, attention(q, k, v, form=form)[0])
+
+
+def test_layers_run_under_autocast() -> None:
+    layer = GroupedAttention(12, heads=2, groups=1, head_width=6, window=4)
+    x = torch.randn(2, 7, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        start, state = layer(x[:, :3], layer.start(x))
+        rest, _ = layer(x[:, 3:], state)
+    assert worst(torch.cat((start, rest), 1).float(), layer(x)[0]) < 0.05
+
+
+@pytest.mark.minutes
+def test_models_with_attention_run_on_numba() -> None:
+    torch.manual_seed(0)
+    model = HybridLM(HybridConfig(11, 16, pattern="AWR", head_width=8, groups=1, window=3))
+    ids = torch.randint(11, (2, 9))
+    right = model(ids).logits
+    set_backend(model, "numba")
+    torch.testing.assert_close(model(ids).logits, right)

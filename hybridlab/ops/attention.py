@@ -5,9 +5,9 @@
 Query t sees key i when i <= t and, under a window W, when i > t - W (W counts t itself) or i < sinks. Heads share keys in
 groups of neighbours: head h reads key head h // (H / G).
 
-`auto` on a CPU is the Numba kernel. One token has nothing to cut into tiles and goes to PyTorch's fused
-`scaled_dot_product_attention`; so does bfloat16, in blocks. On a GPU it is PyTorch's function where queries see everything
-before them (one token, or a text without a past), and the Triton kernel for windows, sinks, soft caps and a text after a
+`auto` on a CPU is the Numba kernel from 64 queries on; fewer do not fill its tiles and go to PyTorch's fused
+`scaled_dot_product_attention`, and so does bfloat16, in blocks. On a GPU it is PyTorch's function where queries see all that
+came before them (one token, or a text without a past), and the Triton kernel for windows, sinks, soft caps and a text after a
 past, for which PyTorch's needs a mask or does not exist.
 
 The state needs no positions. It holds what later steps can still see, oldest first: under a window the first `sinks` rows of
@@ -31,6 +31,8 @@ from hybridlab.shapes import GroupedKeys, GroupedValues, Queries, Values
 LAYOUT = {"q": "BTHK", "k": "BTGK", "v": "BTGV"}
 # Queries a block of the chunked form: fewer see fewer keys in vain, more make fewer calls.
 BLOCK = 64
+# Queries from which `auto` is the Numba kernel.
+KERNEL_QUERIES = 64
 # Stands for no window in what kernels are given: longer than any text.
 ENDLESS = 1 << 30
 
@@ -258,7 +260,7 @@ def _chosen(backend: str, form: str | None, q: Tensor, past: int, sight: Sight) 
         return choose("attention", FORMS, BACKENDS, backend, form, q)
     length, chosen = q.shape[1], automatic(q.device.type, q.dtype)
     if chosen == "numba":
-        return attention_chunked if length == 1 else BACKENDS["numba"]
+        return BACKENDS["numba"] if length >= KERNEL_QUERIES else attention_chunked
     if chosen == "triton" and (sight.softcap is not None or not _sees_all(length, past, sight)):
         return BACKENDS["triton"]
     return attention_chunked
