@@ -149,6 +149,15 @@ def test_the_pattern_is_repeated_and_cut(pattern: str, letters: str) -> None:
     assert [type(layer.mixer).__name__ for layer in model.layers] == [mixers[letter] for letter in letters]
 
 
+def test_deep_models_start_with_quiet_writers() -> None:
+    """Whatever writes into the stream starts with variance 2 / L, in both kinds of layers and in the MLP."""
+    model = Griffin(GriffinConfig(11, 64, 32, pattern="GW", heads=2, blocks=2, ffn_width=64))
+    for name in ("mixer.output", "channel_mixer.down"):
+        for layer in (0, 31):
+            spread = model.get_submodule(f"layers.{layer}.{name}").weight.std().item()
+            assert spread == pytest.approx((2 / 32 / 64) ** 0.5, rel=0.1), (layer, name)
+
+
 @BOTH
 @pytest.mark.parametrize("field", ["embeddings_scale_by_sqrt_dim", "attention_window_size"])
 def test_what_the_weights_do_not_say(tmp_path: Path, case: Golden, field: str) -> None:
