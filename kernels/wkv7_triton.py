@@ -390,25 +390,23 @@ def key_grads_kernel(
     d_fades += marked_sums(tl.trans(between(L, L)), correct * d_correct + write * d_write, PRECISION)
     d_fades += (tl.exp(tl.sum(fades, 0)) * d_whole)[None, :]
     asked += chunk * 4 * L * L
-    for level in tl.range(levels(L), disable_licm=True):
+    for level in range(levels(L)):
         marks, apart = between(midpoint(level, L), L), parted(level, L)
         fade = faded(marks, fades, PRECISION)
-        d = tl.dot(load_asked(asked, 0, apart, L), correct * fade, input_precision=PRECISION)
-        d = tl.dot(load_asked(asked, 1, apart, L), write * fade, d, input_precision=PRECISION) * fade
-        d_early += d
-        d_sums = early * d
-        d = tl.dot(load_asked(asked, 2, apart, L), correct * fade, input_precision=PRECISION)
-        d = tl.dot(load_asked(asked, 3, apart, L), write * fade, d, input_precision=PRECISION) * fade
-        d_late += d
-        d_sums += late * d
-        d = tl.dot(tl.trans(load_asked(asked, 0, apart, L)), early * fade, input_precision=PRECISION)
-        d = tl.dot(tl.trans(load_asked(asked, 2, apart, L)), late * fade, d, input_precision=PRECISION) * fade
-        d_correct += d
-        d_sums += correct * d
-        d = tl.dot(tl.trans(load_asked(asked, 1, apart, L)), early * fade, input_precision=PRECISION)
-        d = tl.dot(tl.trans(load_asked(asked, 3, apart, L)), late * fade, d, input_precision=PRECISION) * fade
-        d_write += d
-        d_sums += write * d
+        first, second = correct * fade, write * fade
+        d = tl.dot(load_asked(asked, 0, apart, L), first, input_precision=PRECISION)
+        d_a = tl.dot(load_asked(asked, 1, apart, L), second, d, input_precision=PRECISION) * fade
+        d = tl.dot(load_asked(asked, 2, apart, L), first, input_precision=PRECISION)
+        d_r = tl.dot(load_asked(asked, 3, apart, L), second, d, input_precision=PRECISION) * fade
+        d_sums = early * d_a + late * d_r
+        d_early, d_late = d_early + d_a, d_late + d_r
+        first, second = early * fade, late * fade
+        d = tl.dot(tl.trans(load_asked(asked, 0, apart, L)), first, input_precision=PRECISION)
+        d_b = tl.dot(tl.trans(load_asked(asked, 2, apart, L)), second, d, input_precision=PRECISION) * fade
+        d = tl.dot(tl.trans(load_asked(asked, 1, apart, L)), first, input_precision=PRECISION)
+        d_k = tl.dot(tl.trans(load_asked(asked, 3, apart, L)), second, d, input_precision=PRECISION) * fade
+        d_sums += correct * d_b + write * d_k
+        d_correct, d_write = d_correct + d_b, d_write + d_k
         d_fades += marked_sums(tl.trans(marks), d_sums, PRECISION)
     store_tile(grad_decay + at, d_fades + late * d_late, H * K, rows, K - k0, L, BK)
     store_tile(grad_a + at, d_early, H * K, rows, K - k0, L, BK)

@@ -23,6 +23,18 @@ KERNELS = {
     ("attention", "backward", "query_grads_kernel"): (24, 600, 4500),
     ("attention", "backward", "key_grads_kernel"): (24, 600, 4500),
     ("attention", "decode", "step_kernel"): (0, 200, 1200),
+    ("delta_rule", "forward", "pairs_kernel"): (40, 600, 2500),
+    ("delta_rule", "forward", "carry_kernel"): (16, 450, 2500),
+    ("delta_rule", "forward", "outputs_kernel"): (10, 300, 2000),
+    ("delta_rule", "backward", "carry_kernel"): (16, 450, 2500),
+    ("delta_rule", "backward", "key_grads_kernel"): (48, 1000, 4500),
+    ("delta_rule", "decode", "step_kernel"): (0, 120, 800),
+    ("gated_delta_rule", "forward", "pairs_kernel"): (40, 600, 2500),
+    ("gated_delta_rule", "forward", "carry_kernel"): (16, 450, 2500),
+    ("gated_delta_rule", "forward", "outputs_kernel"): (10, 300, 2000),
+    ("gated_delta_rule", "backward", "carry_kernel"): (16, 450, 2500),
+    ("gated_delta_rule", "backward", "key_grads_kernel"): (48, 1000, 4500),
+    ("gated_delta_rule", "decode", "step_kernel"): (0, 120, 800),
     ("linear_recurrence", "forward", "forward_kernel"): (0, 400, 1800),
     ("linear_recurrence", "backward", "backward_kernel"): (0, 800, 3000),
     ("linear_recurrence", "decode", "forward_kernel"): (0, 50, 300),
@@ -66,9 +78,18 @@ KERNELS = {
     ("wkv6", "backward", "value_grads_kernel"): (48, 600, 4000),
     ("wkv6", "backward", "key_grads_kernel"): (112, 1200, 6000),
     ("wkv6", "decode", "step_kernel"): (0, 120, 800),
+    ("wkv7", "forward", "pairs_kernel"): (40, 700, 3000),
+    ("wkv7", "forward", "carry_kernel"): (16, 700, 3500),
+    ("wkv7", "forward", "outputs_kernel"): (8, 300, 2000),
+    ("wkv7", "backward", "carry_kernel"): (16, 800, 3500),
+    ("wkv7", "backward", "outputs_kernel"): (8, 300, 2000),
+    ("wkv7", "backward", "asked_kernel"): (24, 300, 1500),
+    ("wkv7", "backward", "key_grads_kernel"): (72, 1200, 6000),
+    ("wkv7", "decode", "step_kernel"): (0, 120, 800),
 }
-# Bytes a thread. All others spill none; this one fills all 255 registers in float32, three products a product.
-SPILL_LIMIT = {("sm_100", "key_grads_kernel", "float32"): 16}
+# Bytes a thread. All others spill none; this one (wkv6's and wkv7's) fills all 255 registers in float32, three products a
+# product.
+SPILL_LIMIT = {("sm_100", "key_grads_kernel", "float32"): 24}
 
 
 def run_aot(*arguments: str, interpret: bool = False) -> subprocess.CompletedProcess[str]:

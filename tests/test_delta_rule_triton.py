@@ -55,7 +55,7 @@ def test_the_error_of_one_key_turned_around_again_and_again(length: int, monkeyp
     monkeypatch.setitem(delta_triton.CHUNK, 4, length)
     tensors = inputs(33)
     key = normalize(normal(1, 1, 1, 8), dim=-1).expand_as(tensors["k"])
-    assert_agrees(delta_rule, tensors | {"k": key, "beta": torch.full_like(tensors["beta"], 2.0)})
+    assert_agrees(delta_rule, tensors | {"k": key, "beta": torch.full_like(tensors["beta"], 2.0)}, tolerance=2e-4)
 
 
 @pytest.mark.minutes

@@ -24,14 +24,14 @@ def beside(usual: Tensor, *others: float) -> Tensor:
     return usual
 
 
-def assert_agrees(op: Op, tensors: dict[str, Tensor]) -> None:
+def assert_agrees(op: Op, tensors: dict[str, Tensor], tolerance: float = TOLERANCE) -> None:
     """Output, final state and all gradients, of a fixed random weighting of both results."""
     expected, got = _results(op, tensors, torch.float64, "naive"), _results(op, tensors, torch.float32, "triton")
     for name, right in expected.items():
         ours = got[name]
         assert ours.shape == right.shape, name
         error = ((ours - right).abs().max() / right.abs().max().clamp(min=1e-30)).item()
-        assert error < TOLERANCE, f"{name}: relative error {error:.1e}"
+        assert error < tolerance, f"{name}: relative error {error:.1e}"
 
 
 def _results(op: Op, tensors: dict[str, Tensor], dtype: torch.dtype, backend: str) -> dict[str, Tensor]:
