@@ -62,11 +62,9 @@ def correlated(a: Tensor, c: Tensor, before: int, wanted: int, how: str) -> Tens
     a = a.contiguous()
     batch, width, rows = c.shape
     out = c.new_empty((batch, width, wanted), dtype=torch.float32)
-    L = 16 if wanted <= 512 else 32 if wanted <= 4096 else 64
+    L = 16 if wanted <= 512 else 32
     grid = (triton.cdiv(wanted, L * L), batch * width)
-    correlate_kernel[grid](
-        a, c, out, a.shape[2], rows, before, wanted, len(a) * width, L, how, num_warps=4 if L < 64 else 8
-    )  # fmt: skip
+    correlate_kernel[grid](a, c, out, a.shape[2], rows, before, wanted, len(a) * width, L, how, num_warps=4)
     return out
 
 

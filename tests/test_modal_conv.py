@@ -254,7 +254,7 @@ BAD = {
     "skip too long": ({"skip": torch.zeros(5, dtype=FLOAT64)}, r"skip must be \(D\) with D = 3, got shape \(5,\)"),
     "state without modes": ({"state": modes(2, 3)}, r"state must have shape \(2, 3, 2\), got \(2, 3\)"),
     "state real": ({"state": modes(2, 3, 2).real}, "state must be torch.complex128 for torch.float64 inputs"),
-    "no Triton kernel": ({"backend": "triton"}, "unknown backend 'triton'; choose auto, naive, numba"),
+    "unknown backend": ({"backend": "cuda"}, "unknown backend 'cuda'; choose auto, naive, numba, triton"),
     "unknown form": ({"form": "fft"}, "unknown form 'fft'; choose recurrent, parallel"),
 }  # fmt: skip
 

@@ -45,9 +45,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Window, sinks, scale and soft cap of attention: every branch is compiled.
 SIGHT = torch.tensor([2048, 4, 0.125, 50], dtype=torch.float64)
 
-# Of each op: the axes of its inputs (bools end in "?"), those of its state, which may be several tensors (float32, or in the
-# inputs' dtype where they end in "="; with "!" the forward returns it for the backward, and nobody gives it), those of its
-# output.
+# Of each op: the axes of its inputs (bools end in "?", complex numbers in "~"), those of its state, which may be several
+# tensors (float32, or in the inputs' dtype where they end in "="; with "!" the forward returns it for the backward, and
+# nobody gives it), those of its output.
 OPS: dict[str, tuple[tuple[str | Tensor, ...], str, str]] = {
     "attention": (("BTHK", "BLGK", "BLGV", SIGHT), "BHT!", "BTHV"),
     "delta_rule": (("BTHK", "BTHK", "BTHV", "BTH"), "BHKV", "BTHV"),
@@ -55,6 +55,7 @@ OPS: dict[str, tuple[tuple[str | Tensor, ...], str, str]] = {
     "linear_recurrence": (("BTD", "BTD"), "BD", "BTD"),
     "rg_lru": (("BTD", "BTD", "BTD", "D", "BT?"), "BD", "BTD"),
     "long_conv": (("BTD", "DL"), "BLD=", "BTD"),
+    "modal_conv": (("BTD", "DN~", "DN~"), "BDN~", "BTD"),
     "retention": (("BTHK", "BTHK", "BTHV", "H"), "BHKV", "BTHV"),
     "selective_scan": (("BTE", "BTE", "EN", "BTN", "BTN", "E"), "BEN", "BTE"),
     "short_conv": (("BTD", "DW", "D"), "BSD=", "BTD"),
@@ -70,6 +71,7 @@ SIZES |= {"P": 64, "G": 1, "M": 128, "L": 4096}
 # Keys of Taylor attention, and their features.
 SIZES |= {"Y": 16, "F": 273}
 
+KINDS = {"?": torch.bool, "~": torch.complex64}
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.bool: "*i1"}
 SASS_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
 SASS_MATRIX = re.compile(r"^(HMMA|IMMA|DMMA|HGMMA|QGMMA|UTC\w*MMA)")
@@ -123,8 +125,8 @@ def _call(module: ModuleType, phase: str, op: str, dtype: torch.dtype) -> None:
     sizes = SIZES | {"T": 1} if phase == "decode" else SIZES
 
     def empty(axes: str, dtype: torch.dtype) -> Tensor:
-        shape = [sizes[axis] for axis in axes.rstrip("?=!")]
-        return torch.empty(shape, dtype=torch.bool if axes.endswith("?") else dtype, device="meta")
+        shape = [sizes[axis] for axis in axes.rstrip("?~=!")]
+        return torch.empty(shape, dtype=KINDS.get(axes[-1:], dtype), device="meta")
 
     inputs, state_axes, out_axes = OPS[op]
     states = {axes: empty(axes, dtype if axes.endswith("=") else torch.float32) for axes in state_axes.split()}

@@ -54,7 +54,7 @@ def modal_conv(
         skip: weight of the present input beside the filter's, (D,); None is 0.
         state: X before the first token, complex (B, D, N); None is the empty state (zeros). Poles, residues and state are
             complex128 for float64 inputs, else complex64.
-        backend: "auto", "naive" or "numba".
+        backend: "auto", "naive", "numba" or "triton".
         form: "recurrent" (token by token) or "parallel" (the filter, and its convolution by Fourier transforms): one of the
             plain PyTorch forms.
 
@@ -127,17 +127,18 @@ def _check_modes(x: Tensor, modes: dict[str, Tensor]) -> None:
 
 def _chosen(x: Tensor, backend: str, form: str | None) -> Callable[..., tuple[Tensor, ...]]:
     """Without a kernel, `auto` makes the filter only where it serves more than one token."""
-    if backend == "auto" and form is None and automatic(x.device.type, x.dtype) != "numba":
+    if backend == "auto" and form is None and automatic(x.device.type, x.dtype) == "chunked":
         form = "recurrent" if x.shape[1] == 1 else "parallel"
     return choose("modal_conv", FORMS, BACKENDS, backend, form, x)
 
 
 def _shapes(x: Tensor, poles: Tensor, residues: Tensor, state: Tensor) -> tuple[Tensor, ...]:
-    return blank(x), blank(state)
+    return torch.empty(x.shape, dtype=poles.real.dtype, device=x.device), blank(state)
 
 
 FORMS = {"recurrent": modal_conv_recurrent, "parallel": modal_conv_parallel}
 BACKENDS = {
     "naive": modal_conv_recurrent,
     "numba": kernel_op("modal_conv_numba", INPUTS, _shapes),
+    "triton": kernel_op("modal_conv_triton", INPUTS, _shapes),
 }
