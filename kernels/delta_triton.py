@@ -140,8 +140,10 @@ def _key_grads(
 def load_fades(log_decay, row, rows, h, H: tl.constexpr, L: tl.constexpr):
     """Log decays of a head's tokens from `row` on, (L,); 0 from token `rows` on, and where nothing fades."""
     if log_decay is None:
-        return tl.zeros((L,), tl.float32)
-    return tl.maximum(load_each(log_decay, row, rows, h, H, L), LEAST)
+        fades = tl.zeros((L,), tl.float32)
+    else:
+        fades = tl.maximum(load_each(log_decay, row, rows, h, H, L), LEAST)
+    return fades
 
 
 @triton.jit

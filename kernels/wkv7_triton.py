@@ -367,7 +367,7 @@ def key_grads_kernel(
     d_late, d_early = tl.zeros((L, BK), tl.float32), tl.zeros((L, BK), tl.float32)
     d_correct, d_write = tl.zeros((L, BK), tl.float32), tl.zeros((L, BK), tl.float32)
     d_whole = tl.zeros((BK,), tl.float32)
-    for v0 in tl.range(0, V, BV, num_stages=1, disable_licm=True):  # prefetched tiles would not fit the registers
+    for v0 in tl.range(0, V, BV, num_stages=1):  # one stage: prefetched tiles would not fit the registers
         S = load_tile(starts + at_state + v0, V, K - k0, V - v0, BK, BV)
         dS = load_tile(ends + at_state + v0, V, K - k0, V - v0, BK, BV)
         d_whole += tl.sum(S * dS, 1)
@@ -390,23 +390,27 @@ def key_grads_kernel(
     d_fades += marked_sums(tl.trans(between(L, L)), correct * d_correct + write * d_write, PRECISION)
     d_fades += (tl.exp(tl.sum(fades, 0)) * d_whole)[None, :]
     asked += chunk * 4 * L * L
-    for level in range(levels(L)):
+    for level in tl.range(levels(L), disable_licm=True):
         marks, apart = between(midpoint(level, L), L), parted(level, L)
         fade = faded(marks, fades, PRECISION)
-        first, second = correct * fade, write * fade
-        d = tl.dot(load_asked(asked, 0, apart, L), first, input_precision=PRECISION)
-        d_a = tl.dot(load_asked(asked, 1, apart, L), second, d, input_precision=PRECISION) * fade
-        d = tl.dot(load_asked(asked, 2, apart, L), first, input_precision=PRECISION)
-        d_r = tl.dot(load_asked(asked, 3, apart, L), second, d, input_precision=PRECISION) * fade
-        d_sums = early * d_a + late * d_r
-        d_early, d_late = d_early + d_a, d_late + d_r
-        first, second = early * fade, late * fade
-        d = tl.dot(tl.trans(load_asked(asked, 0, apart, L)), first, input_precision=PRECISION)
-        d_b = tl.dot(tl.trans(load_asked(asked, 2, apart, L)), second, d, input_precision=PRECISION) * fade
-        d = tl.dot(tl.trans(load_asked(asked, 1, apart, L)), first, input_precision=PRECISION)
-        d_k = tl.dot(tl.trans(load_asked(asked, 3, apart, L)), second, d, input_precision=PRECISION) * fade
-        d_sums += correct * d_b + write * d_k
-        d_correct, d_write = d_correct + d_b, d_write + d_k
+        ab, ak = load_asked(asked, 0, apart, L), load_asked(asked, 1, apart, L)
+        rb, rk = load_asked(asked, 2, apart, L), load_asked(asked, 3, apart, L)
+        d = tl.dot(ab, correct * fade, input_precision=PRECISION)
+        d = tl.dot(ak, write * fade, d, input_precision=PRECISION) * fade
+        d_early += d
+        d_sums = early * d
+        d = tl.dot(rb, correct * fade, input_precision=PRECISION)
+        d = tl.dot(rk, write * fade, d, input_precision=PRECISION) * fade
+        d_late += d
+        d_sums += late * d
+        d = tl.dot(tl.trans(ab), early * fade, input_precision=PRECISION)
+        d = tl.dot(tl.trans(rb), late * fade, d, input_precision=PRECISION) * fade
+        d_correct += d
+        d_sums += correct * d
+        d = tl.dot(tl.trans(ak), early * fade, input_precision=PRECISION)
+        d = tl.dot(tl.trans(rk), late * fade, d, input_precision=PRECISION) * fade
+        d_write += d
+        d_sums += write * d
         d_fades += marked_sums(tl.trans(marks), d_sums, PRECISION)
     store_tile(grad_decay + at, d_fades + late * d_late, H * K, rows, K - k0, L, BK)
     store_tile(grad_a + at, d_early, H * K, rows, K - k0, L, BK)
