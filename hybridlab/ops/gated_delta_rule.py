@@ -33,7 +33,7 @@ from hybridlab.shapes import HeadDecays, Keys, MatrixState, Queries, Values, Wri
 
 LAYOUT = {"q": "BTHK", "k": "BTHK", "v": "BTHV", "log_decay": "BTH", "beta": "BTH"}
 INPUTS = (*LAYOUT, "state")
-CHUNK_SIZE = 64
+CHUNK_SIZE = 32
 
 
 def gated_delta_rule(

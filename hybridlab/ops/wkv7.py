@@ -30,7 +30,7 @@ from hybridlab.shapes import EachKeyDecay, Keys, MatrixState, Receptances, Value
 
 LAYOUT = {"r": "BTHK", "k": "BTHK", "v": "BTHV", "log_decay": "BTHK", "a": "BTHK", "b": "BTHK"}
 INPUTS = (*LAYOUT, "state")
-CHUNK_SIZE = 32
+CHUNK_SIZE = 16
 
 
 def wkv7(
