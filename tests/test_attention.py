@@ -315,16 +315,13 @@ def test_numba_on_wide_heads_that_fill_tiles_in_one_graph() -> None:
         inputs = after_a_past(100, 60, torch.float32, H=2, G=2, K=width, V=value_width)
         leaves = [x.requires_grad_() for x in inputs]
         right = called(*(x.double() for x in leaves), window=90, form="parallel")
+        right_grads = torch.autograd.grad(right.sum(), leaves)
         torch.compiler.reset()
         for run in (called, torch.compile(called, fullgraph=True, backend="aot_eager")):
             ours = run(*leaves, window=90, backend="numba")
             assert worst(ours.double(), right) < 1e-5
-            for x, y in zip(
-                torch.autograd.grad(ours.sum(), leaves),
-                torch.autograd.grad(right.sum(), leaves, retain_graph=True),
-                strict=True,
-            ):
-                assert worst(x, y) < 1e-4
+            ours_grads = torch.autograd.grad(ours.sum(), leaves)
+            assert max(worst(x, y) for x, y in zip(ours_grads, right_grads, strict=True)) < 1e-4
 
 
 def test_a_key_seen_alone_has_exactly_no_gradient() -> None:

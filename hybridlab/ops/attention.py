@@ -7,8 +7,8 @@ groups of neighbours: head h reads key head h // (H / G).
 
 `auto` on a CPU is the Numba kernel from 64 queries on; fewer do not fill its tiles and go to PyTorch's fused
 `scaled_dot_product_attention`, and so does bfloat16, in blocks. On a GPU it is PyTorch's function where queries see all that
-came before them (one token, or a text without a past), and the Triton kernel for windows, sinks, soft caps and a text after a
-past, for which PyTorch's needs a mask or does not exist.
+came before them (one token, or a text without a past). Windows, sinks, soft caps and a text after a past are the Triton
+kernel's: there PyTorch's needs a mask or does not exist.
 
 The state needs no positions. It holds what later steps can still see, oldest first: under a window the first `sinks` rows of
 the whole sequence, then the last W - 1. A row's distance to a query is counted in rows, which is right for every row behind
@@ -139,11 +139,11 @@ def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
         raise ValueError(f"attention: form='sdpa' has no softcap, got {sight.softcap}; use form='parallel'")
     length, total = q.shape[1], k.shape[1]
     mask, causal = None, False
-    # `is_causal` aligns the first query with the first key, so it is right only where there is no past.
-    if _sees_all(length, total - length, sight):
-        causal = length > 1
-    else:
+    if not _sees_all(length, total - length, sight):
         mask = _visible(length, total, sight, q.device)
+    elif length > 1:
+        # Aligns the first query with the first key, so it is right only where there is no past.
+        causal = True
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     # A dict, because a comparison of sizes is no plain bool while torch.compile traces symbolic sizes.
     grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
