@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from hybridlab.layers import (
-    CappedHead,
     Depth,
     EmbeddingScale,
     GeGLU,
@@ -71,10 +70,7 @@ class GriffinSkeleton(LanguageModel):
         scale = EmbeddingScale(rounded_root(config.width)) if config.scaled else None
         blocks = [block(Depth(layer, config.layers)) for layer in range(config.layers)]
         super().__init__(config, blocks, norm(), scale, tied=True)
-        if config.logit_cap is not None:
-            with torch.device("meta"):  # its weight is the embedding
-                self.head = CappedHead(config.width, config.vocabulary, config.logit_cap)
-            self.tie_head()
+        self.limit_logits(config.logit_cap)
         nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
         set_backend(self, backend)
 
