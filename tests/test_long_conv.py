@@ -188,7 +188,8 @@ def test_auto_adds_up_what_is_little_and_transforms_what_is_much() -> None:
         run = module._chosen(x, torch.empty(8, taps, dtype=dtype, device="meta"), state, "auto", None)
         return "fft" if run is module.long_conv_fft else "sums"
 
-    assert [chosen(T, T) for T in (1, 64, 512, 4096)] == ["sums", "sums", "sums", "fft"]
+    # Without a past half of the products are missing: 1024 tokens are still less work as sums.
+    assert [chosen(T, T) for T in (1, 64, 512, 1024, 4096)] == ["sums", "sums", "sums", "sums", "fft"]
     # A short filter, and a step after a long past, are few products.
     assert [chosen(4096, 64), chosen(1, 10**5, 10**5), chosen(1024, 10**5, 10**5)] == ["sums", "sums", "fft"]
     assert [chosen(64, 64, dtype=torch.bfloat16), chosen(1, 64, 63, torch.bfloat16)] == ["fft", "sums"]
