@@ -49,6 +49,8 @@ for B, T in [(1, 1), (2, 19)]:
         ops.ssd(x, dt, A, B_t, C_t, D, state, **choice)[0].sum().backward(retain_graph=True)
         out, state = ops.retention(q, k, v, A, **choice)
         ops.retention(q, k, v, A, state, **choice)[0].sum().backward(retain_graph=True)
+        out, state = ops.taylor_attention(q, k, v, **choice)
+        ops.taylor_attention(q, k, v, state, **choice)[0].sum().backward(retain_graph=True)
     for choice in ({"form": "parallel"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.short_conv(normal(B, T, C), normal(C, 4), **choice)
         ops.short_conv(normal(B, T, C), normal(C, 4), normal(C), state, **choice)[0].sum().backward()
