@@ -139,11 +139,7 @@ def _key_grads(
 @triton.jit
 def load_fades(log_decay, row, rows, h, H: tl.constexpr, L: tl.constexpr):
     """Log decays of a head's tokens from `row` on, (L,); 0 from token `rows` on, and where nothing fades."""
-    if log_decay is None:
-        fades = tl.zeros((L,), tl.float32)
-    else:
-        fades = tl.maximum(load_each(log_decay, row, rows, h, H, L), LEAST)
-    return fades
+    return tl.zeros((L,), tl.float32) if log_decay is None else tl.maximum(load_each(log_decay, row, rows, h, H, L), LEAST)
 
 
 @triton.jit
@@ -171,10 +167,9 @@ def pairs_kernel(
         asking += tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
         reading += tl.dot(reads, tl.trans(keys), input_precision=PRECISION)
     weights = pair_decays(load_fades(log_decay, row, rows, h, H, L), L) * load_each(beta, row, rows, h, H, L)[None, :]
-    t, i = tl.arange(0, L)[:, None], tl.arange(0, L)[None, :]
     pairs += (head * tl.cdiv(T, L) + c) * 2 * L * L
     store_tile(pairs + L * L, reading * weights, L, L, L, L, L)
-    store_tile(pairs, inverse(tl.where(t > i, -asking * weights, 0.0), L, PRECISION), L, L, L, L, L)
+    store_tile(pairs, inverse(-asking * weights, L, PRECISION), L, L, L, L, L)
 
 
 @triton.jit

@@ -67,7 +67,7 @@ def exact(PRECISION):
 
 @triton.jit
 def inverse(lower, L: tl.constexpr, PRECISION: tl.constexpr):
-    """(I - lower)^{-1} of a strictly lower triangular matrix.
+    """(I - lower)^{-1}, where of `lower` only what is strictly below the diagonal counts.
 
     With the inverses X, Y of two neighbouring diagonal blocks, and C the block of `lower` below X and left of Y, the inverse
     of both together has Y C X there.
