@@ -11,6 +11,7 @@ Letters (paper symbols for tensors, words for everything else):
 
 Axes come in the order batch, time, head, width. Annotations are checked in the tests (jaxtyping) and cost nothing in use.
 An axis written `#B` or `#T` may have size 1: the tensor is then constant along it and is never copied.
+An axis written `_S` is not checked, because a call returns more of it than it was given.
 `Float` means any floating dtype: float64 in comparisons, float32 in use, bfloat16 on a GPU.
 """
 
@@ -65,7 +66,7 @@ Wkv4State = Float[Tensor, "B C 3"]
 ShiftState = Float[Tensor, "B D"]
 ChannelState = Float[Tensor, "B D"]
 ConvState = Float[Tensor, "B W-1 D"]
-PastInputs = Float[Tensor, "B S D"]
+PastInputs = Float[Tensor, "B _S D"]
 ModalState = Complex[Tensor, "B D N"]
 ScanState = Float[Tensor, "B E N"]
 SSDState = Float[Tensor, "B H P N"]
