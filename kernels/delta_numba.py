@@ -120,11 +120,16 @@ def _start(inputs, b, h):
     S = _rows(state.shape[0], state.shape[1], TILE_BYTES, state)
     values = _rows(VALUES, state.shape[1], TILE_BYTES, state)
     for i in range(state.shape[0]):
-        look = inputs.look[b, 0, h, i]
-        for j in range(state.shape[1]):
-            S[i, j] = state[i, j]
-            values[FOUND, j] += look * state[i, j]
+        _copy(state[i], S[i])
+    _find(inputs.look[b, 0, h], S, values[FOUND])
     return S, values
+
+
+@njit(fastmath=REORDER, error_model="numpy")
+def _find(look, S, found):
+    for i in range(look.size):
+        for j in range(found.size):
+            found[j] += look[i] * S[i, j]
 
 
 @njit(**INLINE)
