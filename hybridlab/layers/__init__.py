@@ -1,5 +1,6 @@
 """Token mixers, channel mixers, norms and positions: one file each, all called `(x, state, shared) -> (y, state)`."""
 
+from hybridlab.layers.base_conv import BaseConv, BaseConvState
 from hybridlab.layers.block_diagonal import BlockDiagonal
 from hybridlab.layers.capped_head import CappedHead
 from hybridlab.layers.embedding_scale import EmbeddingScale
@@ -14,6 +15,7 @@ from hybridlab.layers.hyena_filter import HyenaFilter, HyenaSizes
 from hybridlab.layers.hyena_mixer import HyenaMixer, HyenaState
 from hybridlab.layers.initial import Depth
 from hybridlab.layers.layer import Layer, Shared, set_backend
+from hybridlab.layers.low_rank import LowRank
 from hybridlab.layers.mamba2_mixer import Mamba2Mixer, Mamba2Sizes, Mamba2State
 from hybridlab.layers.mamba_mixer import MambaMixer, MambaSizes, MambaState
 from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
@@ -27,13 +29,18 @@ from hybridlab.layers.rotary import Rotary, Stretch
 from hybridlab.layers.rwkv4_time_mixing import RWKV4State, RWKV4TimeMixing
 from hybridlab.layers.rwkv5_time_mixing import RWKV5TimeMixing, TimeMixingState
 from hybridlab.layers.rwkv6_time_mixing import RWKV6TimeMixing
+from hybridlab.layers.rwkv7_channel_mixing import RWKV7ChannelMixing
+from hybridlab.layers.rwkv7_time_mixing import RWKV7Ranks, RWKV7TimeMixing
 from hybridlab.layers.rwkv_channel_mixing import ChannelMixingState, RWKV6ChannelMixing, RWKVChannelMixing
 from hybridlab.layers.short_filter import ShortFilter
 from hybridlab.layers.stripedhyena_mixer import StripedHyenaMixer, StripedHyenaSizes, StripedHyenaState
 from hybridlab.layers.swiglu import SwiGLU
+from hybridlab.layers.taylor_mixer import TaylorMixer
 
 __all__ = [
     "AttentionOptions",
+    "BaseConv",
+    "BaseConvState",
     "BlockDiagonal",
     "BlockState",
     "CappedHead",
@@ -53,6 +60,7 @@ __all__ = [
     "HyenaSizes",
     "HyenaState",
     "Layer",
+    "LowRank",
     "Mamba2Mixer",
     "Mamba2Sizes",
     "Mamba2State",
@@ -69,6 +77,9 @@ __all__ = [
     "RWKV5TimeMixing",
     "RWKV6ChannelMixing",
     "RWKV6TimeMixing",
+    "RWKV7ChannelMixing",
+    "RWKV7Ranks",
+    "RWKV7TimeMixing",
     "RWKVChannelMixing",
     "ResidualBlock",
     "RetentionMixer",
@@ -84,6 +95,7 @@ __all__ = [
     "StripedHyenaSizes",
     "StripedHyenaState",
     "SwiGLU",
+    "TaylorMixer",
     "TimeMixingState",
     "set_backend",
 ]

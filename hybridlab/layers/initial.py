@@ -56,6 +56,24 @@ def bonus_ramp(channels: int, depth: Depth) -> Tensor:
     return depth.rising * (1 - fraction) + 0.1 * zigzag(channels)
 
 
+def tilt(channels: int) -> Tensor:
+    """From -1/2 in the first channel to 1/2 in the last."""
+    return torch.arange(channels) / max(1, channels - 1) - 0.5
+
+
+def head_bend(heads: int, head_width: int) -> Tensor:
+    """From -1 to 1 over the channels of each head, flat in the middle: the square with its sign, (H * K,)."""
+    straight = 2 * tilt(head_width)
+    return (straight * straight.abs()).repeat(heads)
+
+
+def uniform(inputs: int, outputs: int, bound: float) -> nn.Linear:
+    """RWKV-7's map: entries within +-bound / sqrt(inputs); no bias."""
+    linear = _empty_linear(inputs, outputs)
+    nn.init.uniform_(linear.weight, -bound * inputs**-0.5, bound * inputs**-0.5)
+    return linear
+
+
 def orthogonal(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
     """A linear map without bias whose matrix starts orthogonal."""
     linear = _empty_linear(inputs, outputs)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridlab.ops.precision import state_dtype as least_state_dtype
-from hybridlab.shapes import Position, Stream
+from hybridlab.shapes import Position, Stream, Values
 
 
 @dataclass
@@ -24,9 +24,12 @@ class Shared:
 
     Attributes:
         position: tokens read before this call, 0-d int64.
+        first_value: values of the model's first RWKV-7 layer, (B, T, H, V), which puts them here for the others. They are
+            those of the tokens of this call, so no state has to hold them.
     """
 
     position: Position
+    first_value: Values | None = None
 
 
 class Storage(NamedTuple):

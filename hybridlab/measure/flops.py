@@ -37,6 +37,23 @@ def wkv6_flops(r: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *othe
     return batch * length * heads * (5 * keys * values + 3 * keys + 2 * values)
 
 
+def wkv7_flops(r: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *others: Any, out_shape: Any = None) -> int:
+    """Each entry of the state: 2 to look at it, 5 to fade it and add what replaces and what is new, 2 to read it."""
+    batch, length, heads, keys = k
+    return 9 * batch * length * heads * keys * v[-1]
+
+
+def taylor_attention_flops(
+    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *others: Any, out_shape: Any = None
+) -> int:
+    """Each feature: 4 a value to add and read it, 3 for the sum of weights; to make those of query and key, 1 a number and 2
+    a pair of numbers; eps, and a division a value."""
+    batch, length, heads, keys = k
+    features, values = 1 + keys + keys**2, v[-1]
+    making = 2 * (keys + 2 * keys**2)
+    return batch * length * heads * (features * (4 * values + 3) + making + 1 + values)
+
+
 def short_conv_flops(x: tuple[int, ...], weight: tuple[int, ...], *others: Any, out_shape: Any = None) -> int:
     """2 a channel and tap, the bias in the place of the addition that the first tap lacks."""
     batch, length, channels = x
@@ -93,8 +110,10 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "selective_scan": selective_scan_flops,
     "short_conv": short_conv_flops,
     "ssd": ssd_flops,
+    "taylor_attention": taylor_attention_flops,
     "wkv4": wkv4_flops,
     "wkv6": wkv6_flops,
+    "wkv7": wkv7_flops,
 }
 
 

@@ -9,6 +9,9 @@ from hybridlab.models import (
     RWKV4,
     RWKV5,
     RWKV6,
+    RWKV7,
+    Based,
+    BasedConfig,
     Decoder,
     DecoderConfig,
     FalconMamba,
@@ -36,6 +39,7 @@ from hybridlab.models import (
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
+    RWKV7Config,
     StripedHyena,
     StripedHyenaConfig,
 )
@@ -51,6 +55,9 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     "RWKV4": lambda: RWKV4(RWKV4Config(VOCABULARY, WIDTH, LAYERS, attention_width=16)),
     "RWKV5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, LAYERS, head_width=8)),
     "RWKV6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, LAYERS, head_width=8, mix_rank=3, decay_rank=5)),
+    "RWKV7": lambda: RWKV7(
+        RWKV7Config(VOCABULARY, WIDTH, LAYERS, head_width=8, decay_rank=3, rate_rank=4, value_rank=2, gate_rank=5)
+    ),
     "Decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2)),
     "Decoder, window": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, window=WINDOW)),
     "Decoder, experts": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2, routing=Routing(4, 2))),
@@ -71,5 +78,10 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
         )
     ),
     "StripedHyena": lambda: StripedHyena(StripedHyenaConfig(VOCABULARY, WIDTH, LAYERS, heads=4, groups=2)),
+    "Based": lambda: Based(
+        BasedConfig(
+            VOCABULARY, WIDTH, 3, taylor_layers=(1,), window_layers=(2,), heads=3, key_width=4, window=WINDOW, ffn_width=32
+        )
+    ),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }

@@ -1,6 +1,7 @@
 """The published architectures: configurations, presets, assembly, and one loader for all their checkpoints."""
 
 from hybridlab.layers.layer import set_backend
+from hybridlab.models.based import Based, BasedConfig
 from hybridlab.models.checkpoint import load_checkpoint
 from hybridlab.models.decoder import Decoder, DecoderConfig
 from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
@@ -19,6 +20,7 @@ from hybridlab.models.retnet import RetNet, RetNetConfig
 from hybridlab.models.rwkv4 import RWKV4, RWKV4Config
 from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
 from hybridlab.models.rwkv6 import RWKV6, RWKV6Config
+from hybridlab.models.rwkv7 import RWKV7, RWKV7Config
 from hybridlab.models.stripedhyena import StripedHyena, StripedHyenaConfig
 
 __all__ = [
@@ -28,6 +30,9 @@ __all__ = [
     "RWKV4",
     "RWKV5",
     "RWKV6",
+    "RWKV7",
+    "Based",
+    "BasedConfig",
     "Decoder",
     "DecoderConfig",
     "FalconMamba",
@@ -52,6 +57,7 @@ __all__ = [
     "RWKV4Config",
     "RWKV5Config",
     "RWKV6Config",
+    "RWKV7Config",
     "RecurrentGemma",
     "RecurrentGemmaConfig",
     "RetNet",

@@ -23,11 +23,16 @@ from hybridlab.layers import (
     RWKV4TimeMixing,
     RWKV5TimeMixing,
     RWKV6TimeMixing,
+    RWKV7TimeMixing,
     SwiGLU,
+    TaylorMixer,
     set_backend,
 )
 from hybridlab.models.config import Config
 from hybridlab.models.language_model import LanguageModel
+
+# Based's: a key of K numbers has 1 + K + K^2 features.
+SHORT_KEYS = 16
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class HybridConfig(Config):
     Attributes:
         pattern: one letter of `LETTERS` a layer, such as "RRRA".
         layers: L; 0 is the pattern's length. A longer model repeats the pattern.
-        head_width: K = V of every mixer with heads.
+        head_width: K = V of every mixer with heads; Based's K is 16 at most.
         heads: H; 0 is width / head_width.
         groups: G, heads of keys and values in attention; 0 is heads.
         window: W of window attention, the query itself included.
@@ -91,6 +96,16 @@ def _rwkv6(config: HybridConfig, depth: Depth) -> Layer:
     return RWKV6TimeMixing(config.width, config.heads, config.head_width, depth=depth)
 
 
+def _rwkv7(config: HybridConfig, depth: Depth) -> Layer:
+    first = depth.layer == config.pattern.index("V")
+    return RWKV7TimeMixing(config.width, config.heads, config.head_width, depth=depth, first=first)
+
+
+def _taylor(config: HybridConfig, depth: Depth) -> Layer:
+    key_width = min(config.head_width, SHORT_KEYS)
+    return TaylorMixer(config.width, config.heads, key_width, config.head_width, depth)
+
+
 def _mamba(config: HybridConfig, depth: Depth) -> Layer:
     return MambaMixer(config.width, MambaSizes(2 * config.width, -(-config.width // 16)), depth)
 
@@ -131,11 +146,13 @@ LETTERS = {
     "P": Letter("RWKV-4 time mixing, the first generation, trained on the Pile", _rwkv4),
     "E": Letter("RWKV-5 time mixing, Eagle", _rwkv5),
     "R": Letter("RWKV-6 time mixing, Finch", _rwkv6),
+    "V": Letter("RWKV-7 time mixing, Goose", _rwkv7),
     "M": Letter("Mamba, a selective scan", _mamba),
     "S": Letter("Mamba-2, state-space duality", _mamba2),
     "T": Letter("retention, of RetNet", _retention),
     "G": Letter("Griffin's recurrent block, RG-LRU", _rg_lru),
     "H": Letter("Hyena, a long convolution with gates", _hyena),
+    "B": Letter("Based's linear attention, with Taylor features", _taylor),
 }
 
 

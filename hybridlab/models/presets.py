@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from hybridlab.models.based import Based
 from hybridlab.models.config import Config
 from hybridlab.models.decoder import Decoder
 from hybridlab.models.falcon_mamba import FalconMamba
@@ -19,12 +20,14 @@ from hybridlab.models.recurrent_gemma import RecurrentGemma
 from hybridlab.models.rwkv4 import RWKV4
 from hybridlab.models.rwkv5 import RWKV5
 from hybridlab.models.rwkv6 import RWKV6
+from hybridlab.models.rwkv7 import RWKV7
 from hybridlab.models.stripedhyena import StripedHyena
 
 ARCHITECTURES: tuple[type[LanguageModel], ...] = (
     RWKV4,
     RWKV5,
     RWKV6,
+    RWKV7,
     Decoder,
     Gemma2,
     Mamba,
@@ -36,6 +39,7 @@ ARCHITECTURES: tuple[type[LanguageModel], ...] = (
     H3,
     Hyena,
     StripedHyena,
+    Based,
 )
 
 

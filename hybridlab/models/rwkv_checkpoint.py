@@ -1,4 +1,4 @@
-"""The layouts of RWKV checkpoints: the authors' files of RWKV-4, 5.2 and 6, and transformers' folders of RWKV-4."""
+"""The layouts of RWKV checkpoints: the authors' files of RWKV-4, 5.2, 6 and 7, and transformers' folders of RWKV-4."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ from hybridlab.models.checkpoint_layout import Checkpoint, Layout
 from hybridlab.models.rwkv4 import RWKV4, RWKV4Config
 from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
 from hybridlab.models.rwkv6 import RWKV6, RWKV6Config
+from hybridlab.models.rwkv7 import RWKV7, RWKV7Config
 
 # What all versions share. The head stands last, as in the files.
 COMMON: Mapping[str, str] = {
@@ -20,13 +21,16 @@ COMMON: Mapping[str, str] = {
     "blocks.{}.att.value.weight": "layers.{}.mixer.value.weight",
     "blocks.{}.att.receptance.weight": "layers.{}.mixer.receptance.weight",
     "blocks.{}.att.output.weight": "layers.{}.mixer.output.weight",
-    "blocks.{}.att.time_decay": "layers.{}.mixer.time_decay",
     "blocks.{}.ffn.key.weight": "layers.{}.channel_mixer.key.weight",
-    "blocks.{}.ffn.receptance.weight": "layers.{}.channel_mixer.receptance.weight",
     "blocks.{}.ffn.value.weight": "layers.{}.channel_mixer.value.weight",
     "ln_out.weight": "norm.weight",
     "ln_out.bias": "norm.bias",
     "head.weight": "head.weight",
+}
+UP_TO_6: Mapping[str, str] = {
+    **COMMON,
+    "blocks.{}.att.time_decay": "layers.{}.mixer.time_decay",
+    "blocks.{}.ffn.receptance.weight": "layers.{}.channel_mixer.receptance.weight",
 }
 MIXING_UP_TO_5: Mapping[str, str] = {
     "blocks.{}.att.time_mix_k": "layers.{}.mixer.mix_k",
@@ -35,16 +39,19 @@ MIXING_UP_TO_5: Mapping[str, str] = {
     "blocks.{}.ffn.time_mix_k": "layers.{}.channel_mixer.mix_k",
     "blocks.{}.ffn.time_mix_r": "layers.{}.channel_mixer.mix_r",
 }
-MATRIX_STATES: Mapping[str, str] = {
-    "blocks.{}.att.gate.weight": "layers.{}.mixer.gate.weight",
-    "blocks.{}.att.time_faaaa": "layers.{}.mixer.bonus",
+HEAD_NORM: Mapping[str, str] = {
     "blocks.{}.att.ln_x.weight": "layers.{}.mixer.head_norm.weight",
     "blocks.{}.att.ln_x.bias": "layers.{}.mixer.head_norm.bias",
 }
-NAMES_4 = {**COMMON, **MIXING_UP_TO_5, "blocks.{}.att.time_first": "layers.{}.mixer.bonus"}
-NAMES_5 = {**COMMON, **MIXING_UP_TO_5, **MATRIX_STATES, "blocks.{}.att.time_mix_g": "layers.{}.mixer.mix_g"}
+MATRIX_STATES: Mapping[str, str] = {
+    **HEAD_NORM,
+    "blocks.{}.att.gate.weight": "layers.{}.mixer.gate.weight",
+    "blocks.{}.att.time_faaaa": "layers.{}.mixer.bonus",
+}
+NAMES_4 = {**UP_TO_6, **MIXING_UP_TO_5, "blocks.{}.att.time_first": "layers.{}.mixer.bonus"}
+NAMES_5 = {**UP_TO_6, **MIXING_UP_TO_5, **MATRIX_STATES, "blocks.{}.att.time_mix_g": "layers.{}.mixer.mix_g"}
 NAMES_6 = {
-    **COMMON,
+    **UP_TO_6,
     **MATRIX_STATES,
     "blocks.{}.att.time_maa_x": "layers.{}.mixer.mix_x",
     "blocks.{}.att.time_maa_w": "layers.{}.mixer.mix_w",
@@ -59,6 +66,26 @@ NAMES_6 = {
     "blocks.{}.ffn.time_maa_k": "layers.{}.channel_mixer.mix_k",
     "blocks.{}.ffn.time_maa_r": "layers.{}.channel_mixer.mix_r",
 }
+# The small networks of RWKV-7; the gate's has no start.
+NETWORKS = {"w": "decay", "a": "rate", "v": "first_share", "g": "gate"}
+PARTS = ("start", "down", "up")
+NAMES_7 = {
+    **COMMON,
+    **HEAD_NORM,
+    **{f"blocks.{{}}.att.x_{name}": f"layers.{{}}.mixer.mix_{name}" for name in "rwkvag"},
+    **{
+        f"blocks.{{}}.att.{letter}{number}": f"layers.{{}}.mixer.{network}.{part}"
+        for letter, network in NETWORKS.items()
+        for number, part in enumerate(PARTS)
+        if (letter, part) != ("g", "start")
+    },
+    "blocks.{}.att.k_k": "layers.{}.mixer.removal",
+    "blocks.{}.att.k_a": "layers.{}.mixer.slowing",
+    "blocks.{}.att.r_k": "layers.{}.mixer.bonus",
+    "blocks.{}.ffn.x_k": "layers.{}.channel_mixer.mix_k",
+}
+# What some files have in the first layer, whose own values are the first: nothing reads it.
+UNREAD_7 = tuple(f"blocks.0.att.v{number}" for number in range(len(PARTS)))
 # How transformers spells the parts of the authors' names for RWKV-4.
 SPELLINGS = (
     ("blocks.0.ln0.", "blocks.0.pre_ln."),
@@ -104,6 +131,14 @@ def _config_6(checkpoint: Checkpoint) -> RWKV6Config:
     return RWKV6Config(vocabulary, width, layers, head_width, heads, ffn_width, mix_rank, decay_rank)
 
 
+def _config_7(checkpoint: Checkpoint) -> RWKV7Config:
+    vocabulary, width, layers, ffn_width = _sizes(checkpoint, NAMES_7)
+    heads, head_width = checkpoint.shape("blocks.0.att.r_k", "H", "K")
+    decay, rate, gate = (checkpoint.shape(f"blocks.0.att.{name}", "D", "rank")[1] for name in ("w1", "a1", "g1"))
+    value = checkpoint.shape("blocks.1.att.v1", "D", "rank")[1] if layers > 1 else 0
+    return RWKV7Config(vocabulary, width, layers, head_width, heads, ffn_width, decay, rate, value, gate)
+
+
 def _config_of_folder(checkpoint: Checkpoint) -> RWKV4Config:
     """From config.json. `rescale_every` is a trick of float16 inference: the file holds the weights as they are."""
     width = checkpoint.size("hidden_size")
@@ -122,6 +157,7 @@ RELEASED = (
     Layout("RWKV-4 .pth", RWKV4, RWKV4Config, NAMES_4, _config_4),
     Layout("RWKV-5.2 .pth", RWKV5, RWKV5Config, NAMES_5, _config_5),
     Layout("RWKV-6 .pth", RWKV6, RWKV6Config, NAMES_6, _config_6),
+    Layout("RWKV-7 .pth", RWKV7, RWKV7Config, NAMES_7, _config_7, ignored=UNREAD_7),
 )
 FOLDERS = {
     "rwkv": Layout(

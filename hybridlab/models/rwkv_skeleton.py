@@ -1,4 +1,4 @@
-"""What the models of RWKV-4, 5 and 6 have in common: layer norms, the norm after the embedding, their initial values."""
+"""What the models of RWKV-4 to 7 have in common: layer norms, the norm after the embedding, their initial values."""
 
 import math
 from collections.abc import Callable
