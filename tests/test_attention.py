@@ -277,6 +277,7 @@ FAR = [
     {"window": 4, "sinks": 2, "softcap": 1.5},
     {"window": 64},
     {"window": 65, "sinks": 70},
+    {"window": 100},
     {"window": 40, "softcap": 5.0},
     {"window": 1000, "sinks": 1},
 ]
