@@ -25,6 +25,9 @@ INPUTS = {
     "taylor_attention": {"q", "k", "v", "kv_state", "k_state"},
     "wkv4": {"k", "v", "log_decay", "bonus", "state"},
     "wkv6": {"r", "k", "v", "log_decay", "bonus", "state"},
+    "delta_rule": {"q", "k", "v", "beta", "state"},
+    "gated_delta_rule": {"q", "k", "v", "log_decay", "beta", "state"},
+    "wkv7": {"r", "k", "v", "log_decay", "a", "b", "state"},
     "attention": {"q", "k", "v", "k_past", "v_past"},
 }
 
