@@ -20,6 +20,12 @@ from hybridlab.state import ModelState, state_nbytes, state_tensors
 
 # Two dtypes of different sizes: in a state that is made of them each tensor shows which of the two it follows.
 CACHED, RECURRENT = torch.bfloat16, torch.float64
+# What a tensor of each follows, and the bytes of one unit: a complex number is two of the state's dtype.
+UNITS = {
+    CACHED: ("dtype", CACHED.itemsize),
+    RECURRENT: ("state_dtype", RECURRENT.itemsize),
+    RECURRENT.to_complex(): ("state_dtype", RECURRENT.itemsize),
+}
 ENDLESS = 2**32  # tokens; no window is as long
 CHECKED = (2, 3, 1000, 4097, 2**22, ENDLESS + 1)
 
@@ -131,9 +137,9 @@ def _storages(state: ModelState) -> list[_Storage]:
     cached = {_key(tensor) for tensor in _cached(state)}
     found = {}
     for tensor in state_tensors(state):
-        unit = {CACHED: "dtype", RECURRENT: "state_dtype"}.get(tensor.dtype, "byte")
+        unit, itemsize = UNITS.get(tensor.dtype, ("byte", 1))
         nbytes = tensor.untyped_storage().nbytes()
-        found[_key(tensor)] = _Storage(_key(tensor) in cached, unit, nbytes if unit == "byte" else nbytes // tensor.itemsize)
+        found[_key(tensor)] = _Storage(_key(tensor) in cached, unit, nbytes // itemsize)
     return list(found.values())
 
 
