@@ -1,14 +1,8 @@
 """Released-layout files against the `rwkv` package, row by row (it has no batch), at sizes the golden files do not have."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from rwkv_reference import reference_logits
 
 from hybridlab.models import LanguageModel, load_checkpoint, set_backend
 
@@ -17,16 +11,6 @@ pytest.importorskip("rwkv")
 TOLERANCE = 2e-4  # of the largest logit
 VOCABULARY, WIDTH, LAYERS, HEADS, FFN = 37, 24, 3, 2, 40
 BATCH, LENGTH = 2, 33
-# The package reads its settings when it is imported, so it runs in a process of its own.
-REFERENCE = """
-import json, sys
-import numpy as np
-from rwkv.model import RWKV
-path, ids, out = sys.argv[1:]
-model = RWKV(model=path, strategy="cpu fp32", verbose=False)
-rows = [model.forward(row, None, full_output=True)[0].numpy() for row in json.loads(ids)]
-np.save(out, np.stack(rows))
-"""
 
 
 def released(version: str) -> dict[str, torch.Tensor]:
@@ -68,15 +52,6 @@ def block_shapes(version: str) -> dict[str, tuple[int, ...]]:
     lora = {"att.time_maa_w1": (WIDTH, 5 * 6), "att.time_maa_w2": (5, 6, WIDTH)}
     lora |= {"att.time_decay_w1": (WIDTH, 10), "att.time_decay_w2": (10, WIDTH)}
     return shapes | lora | {"att.time_decay": mix}
-
-
-def reference_logits(path: Path, ids: torch.Tensor) -> torch.Tensor:
-    out = path.with_name("logits.npy")
-    settings = {**os.environ, "RWKV_JIT_ON": "0", "RWKV_CUDA_ON": "0", "RWKV_V7_ON": "0"}
-    command = [sys.executable, "-c", REFERENCE, str(path.with_suffix("")), json.dumps(ids.tolist()), str(out)]
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return torch.from_numpy(np.load(out))
 
 
 @pytest.fixture(scope="module", params=["4", "5", "6"], ids=["rwkv4", "rwkv5", "rwkv6"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hybridlab.layers import (
+    BaseConv,
     H3Mixer,
     HyenaMixer,
     HyenaSizes,
@@ -20,8 +21,10 @@ from hybridlab.layers import (
     RWKV5TimeMixing,
     RWKV6ChannelMixing,
     RWKV6TimeMixing,
+    RWKV7TimeMixing,
     Shared,
     StripedHyenaMixer,
+    TaylorMixer,
     set_backend,
 )
 from hybridlab.state import state_tensors
@@ -31,6 +34,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "rwkv5 time mixing": lambda: RWKV5TimeMixing(24, 3, 8),
     "rwkv6 time mixing": lambda: RWKV6TimeMixing(24, 3, 8, 3, 5),
     "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(24, 32),
+    "rwkv7 time mixing": lambda: RWKV7TimeMixing(24, 3, 8),
     "mamba2": lambda: Mamba2Mixer(24, Mamba2Sizes(4, 8, 5, 2)),
     "mamba": lambda: MambaMixer(24, MambaSizes(32, 3, 5)),
     "rg-lru block": lambda: RGLRUBlock(24, 32, 4),
@@ -38,6 +42,8 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "hyena": lambda: HyenaMixer(24, HyenaSizes(taps=12, features=5, hidden=6)),
     "h3": lambda: H3Mixer(24, 6, 2),
     "stripedhyena": lambda: StripedHyenaMixer(24),
+    "base conv": lambda: BaseConv(24, 32),
+    "taylor": lambda: TaylorMixer(24, 3, 4, 8),
 }
 
 

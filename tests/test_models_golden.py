@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridlab.models import RWKV4, RWKV5, RWKV6, LanguageModel, load_checkpoint, set_backend
+from hybridlab.models import RWKV4, RWKV5, RWKV6, RWKV7, LanguageModel, load_checkpoint, set_backend
 
 DATA = Path(__file__).parent / "data"
 TOLERANCE = 2e-5  # of the largest logit
@@ -21,7 +21,11 @@ class Golden(NamedTuple):
     greedy: torch.Tensor
 
 
-@pytest.fixture(scope="module", params=[("rwkv4", RWKV4), ("rwkv5", RWKV5), ("rwkv6", RWKV6)], ids=lambda p: p[0])
+@pytest.fixture(
+    scope="module",
+    params=[("rwkv4", RWKV4), ("rwkv5", RWKV5), ("rwkv6", RWKV6), ("rwkv7", RWKV7)],
+    ids=lambda p: p[0],
+)
 def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
     name, architecture = request.param
     with np.load(DATA / f"{name}.npz") as arrays:

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from hybridlab.models import PRESETS, RWKV4, RWKV6, GriffinConfig, HawkConfig, Mamba2Config, MambaConfig, from_preset
+from hybridlab.models.based import BasedConfig
 from hybridlab.models.config import Config
 from hybridlab.models.decoder import AttentionConfig, DecoderConfig
 from hybridlab.models.griffin_skeleton import GriffinSkeletonConfig
 from hybridlab.models.h3 import H3Config
 from hybridlab.models.hyena import HyenaConfig
 from hybridlab.models.language_model import LanguageModel
+from hybridlab.models.rwkv7 import RWKV7Config
 from hybridlab.models.safari_skeleton import SafariConfig
 from hybridlab.models.stripedhyena import StripedHyenaConfig
 from hybridlab.state import state_nbytes
@@ -32,6 +34,10 @@ PRINTED = {
     "eagle-7b": 7.52e9,
     "finch-1.6b": 1.60e9,
     "finch-3.1b": 3.10e9,
+    "rwkv7-0.1b": 191_034_624,
+    "rwkv7-0.4b": 450_767_872,
+    "rwkv7-1.5b": 1_527_404_544,
+    "rwkv7-2.9b": 2_947_735_040,
     "llama-2-7b": 6.74e9,
     "llama-3.1-8b": 8.03e9,
     "llama-3.1-70b": 7.06e10,
@@ -67,12 +73,15 @@ PRINTED = {
     "hyena-355m": 3.6e8,
     "h3-2.7b": 2.7e9,
     "stripedhyena-7b": 7.65e9,
+    "based-360m": 3.63e8,
+    "based-1.3b": 1.35e9,
 }
 # The papers' formulas for D, L, vocabulary; where they have none, summed up matrix by matrix.
 FORMULAS = {
     "RWKV4": lambda c: 2 * c.vocabulary * c.width + 13 * c.width**2 * c.layers + c.width * (11 * c.layers + 4),
     "RWKV5": lambda c: 13 * c.width**2 * c.layers + 14 * c.width * c.layers + 4 * c.width + 2 * c.width * c.vocabulary,
     "RWKV6": lambda c: 13 * c.width**2 * c.layers + 464 * c.width * c.layers + 4 * c.width + 2 * c.width * c.vocabulary,
+    "RWKV7": lambda c: rwkv7_parameters(c),
     "Decoder": lambda c: decoder_parameters(c) + (1 if c.tied else 2) * c.vocabulary * c.width,
     "Gemma2": lambda c: gated_layers(c, 1, 4) + c.width + c.vocabulary * c.width,
     "Mamba": lambda c: mamba_parameters(c) + c.vocabulary * c.width,
@@ -84,12 +93,14 @@ FORMULAS = {
     "Hyena": lambda c: hyena_parameters(c) + c.vocabulary * c.width,
     "H3": lambda c: h3_parameters(c) + c.vocabulary * c.width,
     "StripedHyena": lambda c: stripedhyena_parameters(c) + 2 * c.vocabulary * c.width,
+    "Based": lambda c: based_parameters(c) + c.vocabulary * c.width,
 }
 # Numbers of state in all layers after t tokens: in the dtype, in the state dtype.
 STATES = {
     "RWKV4": lambda c, t: every_layer(c, 2 * c.width, 3 * c.width),
     "RWKV5": lambda c, t: every_layer(c, 2 * c.width, 64 * c.width),
     "RWKV6": lambda c, t: every_layer(c, 2 * c.width, 64 * c.width),
+    "RWKV7": lambda c, t: every_layer(c, 2 * c.width, 64 * c.width),
     "Decoder": lambda c, t: every_layer(c, 2 * t * c.groups * c.head_width, 0),
     "Gemma2": lambda c, t: (c.layers // 2 * 2 * (t + min(t, c.window - 1)) * c.groups * c.head_width, 0),
     "Mamba": lambda c, t: every_layer(c, 2 * c.width * 3, 2 * c.width * 16),
@@ -101,7 +112,31 @@ STATES = {
     "Hyena": lambda c, t: every_layer(c, 2 * 3 * c.width + min(t, 2048) * c.width, 0),
     "H3": lambda c, t: (30 * 63 * c.width + 2 * 2 * t * c.width, 30 * 64 * c.width),
     "StripedHyena": lambda c, t: (16 * 2 * 3 * c.width + 16 * 2 * t * 8 * 128, 16 * 4 * c.width),
+    "Based": lambda c, t: based_state(c, t),
 }
+
+
+def rwkv7_parameters(c: RWKV7Config) -> int:
+    """The paper's formula: the first layer lacks what mixes in the first layer's values."""
+    ranks = c.decay_rank + c.rate_rank + c.value_rank + c.gate_rank
+    layers = c.layers * c.width * (12 * c.width + 2 * ranks + 19) - (2 * c.width * c.value_rank + c.width)
+    return 2 * c.vocabulary * c.width + 4 * c.width + layers
+
+
+def based_parameters(c: BasedConfig) -> int:
+    """Everything but the embedding: keys of 16 in 16 heads where attention is linear, four maps where it has a window, else
+    maps to four and from two widths with biases and three taps; an MLP of 2 D, two norms."""
+    linear, window = c.letters.count("B"), c.letters.count("W")
+    attention = linear * (2 * c.width * 16 * 16 + 2 * c.width**2) + window * 4 * c.width**2
+    filters = (c.layers - linear - window) * (6 * c.width**2 + (4 + 1 + 3 * 2) * c.width)
+    return attention + filters + c.layers * (3 * 2 * c.width**2 + 2 * c.width) + c.width
+
+
+def based_state(c: BasedConfig, t: int) -> tuple[int, int]:
+    """Two inputs of each filter; 128 keys and values; 273 features of a key of 16, each a row of values and a sum."""
+    linear, window = c.letters.count("B"), c.letters.count("W")
+    filters = 2 * 2 * c.width * (c.layers - linear - window)
+    return filters + window * 2 * min(t, 128) * c.width, linear * 273 * (c.width + 16)
 
 
 def mamba_parameters(c: MambaConfig) -> int:

@@ -12,6 +12,9 @@ from hybridlab.models import (
     RWKV4,
     RWKV5,
     RWKV6,
+    RWKV7,
+    Based,
+    BasedConfig,
     Decoder,
     DecoderConfig,
     FalconMamba,
@@ -37,6 +40,7 @@ from hybridlab.models import (
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
+    RWKV7Config,
     StripedHyena,
     StripedHyenaConfig,
     set_backend,
@@ -44,11 +48,14 @@ from hybridlab.models import (
 from hybridlab.state import ModelState, state_nbytes, state_tensors
 
 VOCABULARY, WIDTH, WINDOW, LENGTH, BATCH = 41, 24, 5, 21, 2
-PATTERN = "RWREPMSGTHA"
+PATTERN = "RWREPMSGTHAVBV"
 MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv4": lambda: RWKV4(RWKV4Config(VOCABULARY, WIDTH, 2, attention_width=16)),
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, 2, head_width=8)),
     "rwkv6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, 2, head_width=8, mix_rank=3, decay_rank=5)),
+    "rwkv7": lambda: RWKV7(
+        RWKV7Config(VOCABULARY, WIDTH, 3, head_width=8, decay_rank=3, rate_rank=4, value_rank=2, gate_rank=5)
+    ),
     "decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, 2, heads=4, groups=2)),
     "decoder, experts": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, 2, heads=4, groups=2, routing=Routing(3, 2))),
     "gemma2": lambda: Gemma2(
@@ -67,6 +74,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
         H3Config(VOCABULARY, WIDTH, 3, state_size=4, head_width=2, attention_layers=(1,), heads=3, rotary=Rotary())
     ),
     "stripedhyena": lambda: StripedHyena(StripedHyenaConfig(VOCABULARY, WIDTH, 3, heads=4, groups=2, filter_width=4)),
+    "based": lambda: Based(
+        BasedConfig(VOCABULARY, WIDTH, 3, taylor_layers=(2,), window_layers=(0,), heads=3, key_width=5, window=WINDOW)
+    ),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=PATTERN, head_width=8, window=WINDOW)),
 }
 
@@ -155,17 +165,17 @@ def test_bfloat16(name: str) -> None:
 
 
 def test_bytes_of_a_hybrid() -> None:
-    """Numbers of float32. R, E: a shift and H matrices; P: a shift and three a channel; M: three inputs of the filter and
+    """Numbers of float32. R, E, V: a shift and H matrices; P: a shift and three a channel; M: three inputs of the filter and
     sixteen a channel, twice the width; S: three inputs of the filter, of x, B and C, and six matrices; G: three inputs
     of the filter and one number a channel; T: H matrices; H: two inputs of the filter, thrice the width, and all inputs;
-    A: all tokens; W: W - 1 of them."""
+    A: all tokens; W: W - 1 of them; B: a row of values, and a sum, a feature of a key of 8."""
     model = MODELS["hybrid"]()
     matrices, cache = WIDTH + 3 * 8 * 8, 2 * WIDTH
     mamba, mamba2 = 2 * WIDTH * (3 + 16), 3 * (2 * WIDTH + 2 * 16) + 6 * 8 * 16
     for length in (1, WINDOW, 4 * WINDOW):
         caches = cache * length + cache * min(length, WINDOW - 1)
         caches += 2 * 3 * WIDTH + WIDTH * length
-        numbers = 3 * matrices + (WIDTH + 3 * WIDTH) + mamba + mamba2 + 4 * WIDTH + 3 * 8 * 8 + caches
+        numbers = 5 * matrices + 3 * (1 + 8 + 64) * 9 + (WIDTH + 3 * WIDTH) + mamba + mamba2 + 4 * WIDTH + 3 * 8 * 8 + caches
         assert state_nbytes(model.init_state(1, length)) == 4 * numbers
 
 

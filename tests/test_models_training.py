@@ -13,6 +13,9 @@ from hybridlab.models import (
     RWKV4,
     RWKV5,
     RWKV6,
+    RWKV7,
+    Based,
+    BasedConfig,
     Decoder,
     DecoderConfig,
     FalconMamba,
@@ -38,6 +41,7 @@ from hybridlab.models import (
     RWKV4Config,
     RWKV5Config,
     RWKV6Config,
+    RWKV7Config,
     StripedHyena,
     StripedHyenaConfig,
     set_backend,
@@ -48,6 +52,7 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv4": lambda: RWKV4(RWKV4Config(VOCABULARY, WIDTH, LAYERS)),
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, LAYERS, head_width=16)),
     "rwkv6": lambda: RWKV6(RWKV6Config(VOCABULARY, WIDTH, LAYERS, head_width=16, mix_rank=4, decay_rank=4)),
+    "rwkv7": lambda: RWKV7(RWKV7Config(VOCABULARY, WIDTH, LAYERS, head_width=16)),
     "decoder": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=2)),
     "decoder, experts": lambda: Decoder(DecoderConfig(VOCABULARY, WIDTH, LAYERS, heads=2, routing=Routing(4, 2))),
     "gemma2": lambda: Gemma2(Gemma2Config(VOCABULARY, WIDTH, LAYERS, heads=2, window=8, score_cap=5.0, logit_cap=20.0)),
@@ -60,6 +65,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "hyena": lambda: Hyena(HyenaConfig(VOCABULARY, WIDTH, LAYERS, taps=64)),
     "h3": lambda: H3(H3Config(VOCABULARY, WIDTH, LAYERS, state_size=8)),
     "stripedhyena": lambda: StripedHyena(StripedHyenaConfig(VOCABULARY, WIDTH, LAYERS, attention_layers=())),
+    "based": lambda: Based(
+        BasedConfig(VOCABULARY, WIDTH, 3, taylor_layers=(1,), window_layers=(2,), heads=2, key_width=4, ffn_width=64)
+    ),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern="RA", head_width=16)),
 }
 
@@ -97,7 +105,7 @@ def test_learns_a_period(name: str) -> None:
     assert torch.equal(continued[:, 25:], rows[0][:, 1:9])
 
 
-@pytest.mark.parametrize("name", ["rwkv4", "rwkv5", "rwkv6"])
+@pytest.mark.parametrize("name", ["rwkv4", "rwkv5", "rwkv6", "rwkv7"])
 def test_rwkv_starts_with_a_tiny_embedding_and_an_orthogonal_head(name: str) -> None:
     model = MODELS[name]()
     assert 0.9e-4 < model.embedding.weight.abs().max().item() <= 1e-4

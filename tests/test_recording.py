@@ -13,7 +13,8 @@ from hybridlab.models import LETTERS
 from hybridlab.state import state_tensors
 
 # What the letters of a hybrid run on, attention (A) and window attention (W) left out.
-OPS = {"P": "wkv4", "E": "wkv6", "R": "wkv6", "M": "selective_scan", "S": "ssd", "G": "rg_lru", "T": "retention"}
+OPS = {"P": "wkv4", "E": "wkv6", "R": "wkv6", "V": "wkv7", "M": "selective_scan", "S": "ssd", "G": "rg_lru"}
+OPS |= {"T": "retention", "H": "long_conv", "B": "taylor_attention"}
 
 
 @pytest.mark.parametrize("backend", ["naive", "numba"])
