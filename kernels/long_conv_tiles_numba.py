@@ -88,8 +88,8 @@ class _Sliding:
         seen = [self._load(rows, i) for i in range(SUMS + terms - 1)]
         for term in range(terms):
             factor = self._load(factors, term)
-            products = [builder.fmul(factor, seen[i + term], FUSED) for i in range(SUMS)]
-            totals = [builder.fadd(total, product, FUSED) for total, product in zip(totals, products, strict=True)]
+            products = [builder.fmul(factor, seen[i + term], flags=FUSED) for i in range(SUMS)]
+            totals = [builder.fadd(total, product, flags=FUSED) for total, product in zip(totals, products, strict=True)]
         return totals
 
     def _down(self, start: Any, rows: Any) -> Any:

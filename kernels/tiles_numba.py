@@ -72,7 +72,7 @@ class _Tile:
             factor = self._spread(builder.add(factors, builder.mul(down, self.word(i))))
             for total, vector in zip(row, vectors, strict=True):
                 total.add_incoming(ir.Constant(self.vector, None), before)
-                total.add_incoming(builder.fadd(total, builder.fmul(factor, vector, FUSED), FUSED), body)
+                total.add_incoming(builder.fadd(total, builder.fmul(factor, vector, flags=FUSED), flags=FUSED), body)
         for phi, start, by in zip(walked, first, (self.word(1), along, step), strict=True):
             phi.add_incoming(start, before)
             phi.add_incoming(builder.add(phi, by), body)
