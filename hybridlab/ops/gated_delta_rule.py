@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from hybridlab.ops.checks import check_chunk_size, check_log_decay, check_state, check_tensors
+from hybridlab.ops.chunks import fading_outside, in_chunks, log_fading_between
 from hybridlab.ops.dispatch import choose
 from hybridlab.ops.kernel_op import blank, kernel_op
 from hybridlab.ops.precision import state_dtype, widened
-from hybridlab.ops.ssd import _between, _chunks, _outside
 from hybridlab.shapes import HeadDecays, Keys, MatrixState, Queries, Values, WriteStrengths
 
 LAYOUT = {"q": "BTHK", "k": "BTHK", "v": "BTHV", "log_decay": "BTH", "beta": "BTH"}
@@ -131,9 +131,9 @@ def correcting_chunks(
     """
     length, width = v.shape[1], v.shape[3]
     chunk_size = min(chunk_size, length)
-    q, k, v, log_decay, beta = (_chunks(x, chunk_size).movedim(3, 1) for x in (q, k, v, log_decay, beta))
-    decay = _between(log_decay).exp()
-    before, after, whole = (x.unsqueeze(-1) for x in _outside(log_decay))
+    q, k, v, log_decay, beta = (in_chunks(x, chunk_size).movedim(3, 1) for x in (q, k, v, log_decay, beta))
+    decay = log_fading_between(log_decay).exp()
+    before, after, whole = (x.unsqueeze(-1) for x in fading_outside(log_decay))
     beta = beta.unsqueeze(-1)
     answered = (beta * (k @ k.mT) * decay).tril(-1)
     wanted = beta * torch.cat([v, before * k], -1)

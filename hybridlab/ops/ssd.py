@@ -22,9 +22,9 @@ And where chunks are products of matrices, a NaN or an infinity reaches earlier 
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from hybridlab.ops.checks import check_chunk_size, check_state, check_steps, check_tensors
+from hybridlab.ops.chunks import fading_outside, in_chunks, log_fading_between
 from hybridlab.ops.dispatch import choose
 from hybridlab.ops.kernel_op import blank, kernel_op
 from hybridlab.ops.precision import state_dtype, widened
@@ -131,8 +131,8 @@ def fading_attention(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: 
     """
     q, k = (z.repeat_interleave(v.shape[2] // z.shape[2], 2).transpose(1, 2) for z in (q, k))
     v, log_decay = v.transpose(1, 2), log_decay.transpose(1, 2)
-    before, after, whole = (z.unsqueeze(-1) for z in _outside(log_decay))
-    output = (q @ k.mT * _between(log_decay).exp()) @ v + before * (q @ state)
+    before, after, whole = (z.unsqueeze(-1) for z in fading_outside(log_decay))
+    output = (q @ k.mT * log_fading_between(log_decay).exp()) @ v + before * (q @ state)
     state = whole.unsqueeze(-1) * state + (after * k).mT @ v
     return output.transpose(1, 2), state
 
@@ -146,27 +146,21 @@ def fading_chunks(
     """
     (_, length, heads, width), groups = v.shape, k.shape[2]
     chunk_size = min(chunk_size, length)
-    q, k, v, log_decay = (_chunks(z, chunk_size) for z in (q, k, v, log_decay))
+    q, k, v, log_decay = (in_chunks(z, chunk_size) for z in (q, k, v, log_decay))
     q, k, log_decay = q.transpose(2, 3), k.transpose(2, 3), log_decay.transpose(2, 3)
-    before, after, whole = _outside(log_decay)
+    before, after, whole = fading_outside(log_decay)
     written = k.mT @ _beside(v * after.transpose(2, 3).unsqueeze(-1), groups)
     state = state.unflatten(1, (groups, -1)).transpose(2, 3).flatten(3)
     starts = []
     for whole_n, written_n in zip(_wide(whole, groups, width).unbind(1), written.unbind(1), strict=True):
         starts.append(state)
         state = whole_n * state + written_n
-    scores = (q @ k.mT).unsqueeze(3) * _between(log_decay).exp().unflatten(2, (groups, -1))
+    scores = (q @ k.mT).unsqueeze(3) * log_fading_between(log_decay).exp().unflatten(2, (groups, -1))
     inside = scores.flatten(2, 3) @ v.transpose(2, 3)
     outside = _apart(q @ torch.stack(starts, 1), heads) * before.transpose(2, 3).unsqueeze(-1)
     output = inside.transpose(2, 3) + outside
     state = state.unflatten(3, (-1, width)).transpose(2, 3).flatten(1, 2)
     return output.flatten(1, 2)[:, :length], state
-
-
-def _chunks(x: Tensor, chunk_size: int) -> Tensor:
-    """(B, T, ...) to (B, chunks, chunk_size, ...); the end is filled with zeros: tokens that do nothing."""
-    missing = -x.shape[1] % chunk_size
-    return pad(x, (0, 0) * (x.ndim - 2) + (0, missing)).unflatten(1, (-1, chunk_size))
 
 
 def _beside(x: Tensor, groups: int) -> Tensor:
@@ -182,21 +176,6 @@ def _apart(x: Tensor, heads: int) -> Tensor:
 def _wide(whole: Tensor, groups: int, width: int) -> Tensor:
     """(..., H) to (..., G, 1, H / G * V)."""
     return whole.unflatten(-1, (groups, 1, -1)).repeat_interleave(width, -1)
-
-
-def _outside(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Decays from the start up to each token, from after each token to the end, and of the whole stretch."""
-    sums = log_decay.cumsum(-1)
-    after = pad(log_decay[..., 1:].flip(-1).cumsum(-1).flip(-1), (0, 1))
-    return sums.exp(), after.exp(), sums[..., -1].exp()
-
-
-def _between(log_decay: Tensor) -> Tensor:
-    """Log decay from after token s up to token t, (..., t, s); -inf where s is later than t."""
-    length = log_decay.shape[-1]
-    seen = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).tril()
-    steps = log_decay.unsqueeze(-1).expand(*log_decay.shape, length).masked_fill(~seen.tril(-1), 0)
-    return steps.cumsum(-2).masked_fill(~seen, float("-inf"))
 
 
 def _shapes(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hybridlab.ops.checks import check_chunk_size, check_log_decay, check_state, check_tensors
+from hybridlab.ops.chunks import in_chunks
 from hybridlab.ops.dispatch import choose
 from hybridlab.ops.kernel_op import blank, kernel_op
 from hybridlab.ops.precision import state_dtype, widened
@@ -119,9 +120,7 @@ def wkv6_chunked(
 
 def _chunks(x: Tensor, chunk_size: int) -> Tensor:
     """(B, T, H, K) to (B, H, chunks, chunk_size, K); the end is filled with zeros: tokens that do nothing."""
-    missing = -x.shape[1] % chunk_size
-    filled = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, missing))
-    return filled.unflatten(1, (-1, chunk_size)).permute(0, 3, 1, 2, 4).contiguous()
+    return in_chunks(x, chunk_size).permute(0, 3, 1, 2, 4).contiguous()
 
 
 def _scores(r: Tensor, k: Tensor, decay: Tensor, bonus: Tensor) -> Tensor:

@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridlab.ops.checks import check_chunk_size, check_log_decay, check_state, check_tensors
+from hybridlab.ops.chunks import in_chunks
 from hybridlab.ops.dispatch import choose
 from hybridlab.ops.kernel_op import blank, kernel_op
 from hybridlab.ops.precision import state_dtype, widened
-from hybridlab.ops.ssd import _chunks
 from hybridlab.shapes import EachKeyDecay, Keys, MatrixState, Receptances, Values
 
 LAYOUT = {"r": "BTHK", "k": "BTHK", "v": "BTHV", "log_decay": "BTHK", "a": "BTHK", "b": "BTHK"}
@@ -119,7 +119,7 @@ def wkv7_chunked(
     out_dtype, tokens = v.dtype, widened(state, r, k, v, log_decay, a, b)
     length, width = v.shape[1], v.shape[3]
     chunk_size = 1 << (min(chunk_size, length) - 1).bit_length()
-    r, k, v, log_decay, a, b = (_chunks(x, chunk_size).movedim(3, 1) for x in tokens)
+    r, k, v, log_decay, a, b = (in_chunks(x, chunk_size).movedim(3, 1) for x in tokens)
     read_added, read_replaced, found_added, found_replaced = _pairs(r, a, k, b, log_decay)
     before, through, after = _fading(log_decay)
     # Unit triangular: the ones on the diagonal need not be written.
