@@ -54,6 +54,22 @@ for B, T in [(1, 1), (2, 19)]:
     for choice in ({"form": "parallel"}, {"backend": "naive"}, {"backend": "numba"}):
         out, state = ops.short_conv(normal(B, T, C), normal(C, 4), **choice)
         ops.short_conv(normal(B, T, C), normal(C, 4), normal(C), state, **choice)[0].sum().backward()
+    modes = torch.randn(2, C, K, dtype=torch.complex64) / 4
+    for choice in ({"form": "parallel"}, {"backend": "naive"}, {"backend": "numba"}):
+        out, state = ops.long_conv(normal(B, T, C), normal(C, 4), **choice)
+        ops.long_conv(normal(B, T, C), normal(C, 4), normal(C), state, **choice)[0].sum().backward()
+        out, state = ops.modal_conv(normal(B, T, C), *modes, **choice)
+        ops.modal_conv(normal(B, T, C), *modes, normal(C), state, **choice)[0].sum().backward()
+    ops.long_conv(normal(B, T, C), normal(C, 4), form="fft")
+    q, k, v, fading = normal(B, T, 4, K), normal(B, T, 4, K) / K, normal(B, T, 4, V), -normal(B, T, 4).abs()
+    beta, fading_keys = torch.rand(B, T, 4), -normal(B, T, 4, K).abs()
+    for choice in ({"form": "parallel"}, {"form": "chunked"}, {"backend": "naive"}, {"backend": "numba"}):
+        out, state = ops.delta_rule(q, k, v, beta, **choice)
+        ops.delta_rule(q, k, v, beta, state, **choice)[0].sum().backward(retain_graph=True)
+        out, state = ops.gated_delta_rule(q, k, v, fading, beta, **choice)
+        ops.gated_delta_rule(q, k, v, fading, beta, state, **choice)[0].sum().backward(retain_graph=True)
+        out, state = ops.wkv7(q, k, v, fading_keys, -k, k, **choice)
+        ops.wkv7(q, k, v, fading_keys, -k, k, state, **choice)[0].sum().backward(retain_graph=True)
     q, k, v = normal(B, T, 4, 8), normal(B, T, 2, 8), normal(B, T, 2, 6)
     for window, sinks in ((None, 0), (3, 0), (3, 2)):
         out, state = ops.attention(q, k, v, window=window, sinks=sinks)
