@@ -24,6 +24,7 @@ EVERY = "every_widget.ipynb"
 # What a learner finds in each chapter, from top to bottom.
 CHAPTERS = {
     "00_start_here": ["MixingMatrix", "MemoryLoad", "CacheRace"],
+    "01_attention": ["MixingMatrix", "CacheRace", "MixingMatrix"],
     "02_linear_recurrence": ["MixingMatrix", "MixingMatrix"],
     "03_rwkv": ["MixingMatrix", "MixingMatrix", "StateScope"],
     "04_selective_scan": ["MixingMatrix", "StateScope"],
@@ -222,12 +223,50 @@ def move_memory_load(widget: LabWidget) -> None:
     assert widget.settled()["asked"] < before["asked"]
 
 
+def move_taylor_softmax(widget: LabWidget) -> None:
+    """Arrow keys on all four pictures and a mouse on two; the matrix shows the kernel's weights."""
+    cells = widget.root.locator(".hl-cells")
+    kernels, row, sizes = widget.root.locator("svg.hl-picture").all()
+    tokens = widget.ask("len(widget.names)")
+    hover(cells, 0.5 / tokens, (tokens // 2 + 0.5) / tokens)
+    press(cells, "ArrowUp", "ArrowRight")
+    press(row, "ArrowRight")
+    before = widget.settled()
+    assert (before["i"], before["j"]) == (tokens // 2, 3)
+    press(sizes, "ArrowLeft", "ArrowLeft", "ArrowRight")
+    assert widget.settled()["width"] == max(1, before["width"] - 2) + 1
+    press(
+        kernels,
+        "ArrowDown",
+        "ArrowDown",
+        "ArrowDown",
+        "ArrowDown",
+        "ArrowUp",
+        "ArrowUp",
+        "ArrowLeft",
+        "ArrowLeft",
+        "ArrowRight",
+    )
+    assert widget.settled()["order"] == 2
+    assert widget.settled()["scale"] == max(0.25, before["scale"] - 0.5) + 0.25
+    for name, numbers in (
+        ("Taylor's weights", "taylor"),
+        ("softmax's weights", "softmax"),
+        ("Taylor's minus softmax's", "off"),
+    ):
+        widget.root.get_by_role("combobox").select_option(name)
+        widget.settled()
+        weights = np.array(widget.ask(f"widget.weights(widget.view).{numbers}.tolist()"))
+        same_pixels(cells, weights / np.abs(weights).max())
+
+
 PICTURES: dict[str, Callable[[LabWidget], None]] = {
     "MixingMatrix": move_mixing_matrix,
     "Duality": move_duality,
     "StateScope": move_state_scope,
     "CacheRace": move_cache_race,
     "MemoryLoad": move_memory_load,
+    "TaylorSoftmax": move_taylor_softmax,
 }
 
 
