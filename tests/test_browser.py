@@ -260,12 +260,28 @@ def move_taylor_softmax(widget: LabWidget) -> None:
         same_pixels(cells, weights / np.abs(weights).max())
 
 
+def move_filter_explorer(widget: LabWidget) -> None:
+    """Arrow keys on the rows and on the matrix, whose pixels are one channel's taps; a mouse over its diagonals."""
+    rows, cells = widget.root.locator(".hl-picture[tabindex='0']").all()
+    widget.ask("None", "widget.move(ago=9, channel='1')")
+    press(rows, "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowDown")
+    press(cells, "ArrowLeft", "ArrowDown", "ArrowRight")
+    assert widget.settled()["ago"] == 11
+    assert widget.settled()["channel"] == "2"
+    weights = "toeplitz(numbers(widget.view).taps[1])"
+    expected = np.array(widget.ask(f"{weights}.tolist()", "from hybridlab.widgets.filter_explorer import numbers, toeplitz"))
+    same_pixels(cells, expected / np.abs(expected).max())
+    hover(cells, (20 + 0.5) / 128, (60 + 0.5) / 128)
+    assert widget.settled()["ago"] == 40
+
+
 PICTURES: dict[str, Callable[[LabWidget], None]] = {
     "MixingMatrix": move_mixing_matrix,
     "Duality": move_duality,
     "StateScope": move_state_scope,
     "CacheRace": move_cache_race,
     "MemoryLoad": move_memory_load,
+    "FilterExplorer": move_filter_explorer,
     "TaylorSoftmax": move_taylor_softmax,
 }
 

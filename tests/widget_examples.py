@@ -34,4 +34,16 @@ from hybridlab.widgets import MemoryLoad
 
 MemoryLoad()
 """,
+    "TaylorSoftmax": """
+import numpy as np
+from hybridlab.widgets import TaylorSoftmax
+
+q, k, v = np.random.default_rng(6).normal(size=(3, 64, 64))
+TaylorSoftmax(q, k, v)
+""",
+    "FilterExplorer": """
+from hybridlab.widgets import FilterExplorer
+
+FilterExplorer()
+""",
 }
