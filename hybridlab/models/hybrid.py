@@ -146,13 +146,13 @@ LETTERS = {
     "P": Letter("RWKV-4 time mixing, the first generation, trained on the Pile", _rwkv4),
     "E": Letter("RWKV-5 time mixing, Eagle", _rwkv5),
     "R": Letter("RWKV-6 time mixing, Finch", _rwkv6),
-    "V": Letter("RWKV-7 time mixing, Goose", _rwkv7),
     "M": Letter("Mamba, a selective scan", _mamba),
     "S": Letter("Mamba-2, state-space duality", _mamba2),
     "T": Letter("retention, of RetNet", _retention),
     "G": Letter("Griffin's recurrent block, RG-LRU", _rg_lru),
     "H": Letter("Hyena, a long convolution with gates", _hyena),
     "B": Letter("Based's linear attention, with Taylor features", _taylor),
+    "V": Letter("RWKV-7 time mixing, Goose", _rwkv7),
 }
 
 
