@@ -235,18 +235,7 @@ def move_taylor_softmax(widget: LabWidget) -> None:
     assert (before["i"], before["j"]) == (tokens // 2, 3)
     press(sizes, "ArrowLeft", "ArrowLeft", "ArrowRight")
     assert widget.settled()["width"] == max(1, before["width"] - 2) + 1
-    press(
-        kernels,
-        "ArrowDown",
-        "ArrowDown",
-        "ArrowDown",
-        "ArrowDown",
-        "ArrowUp",
-        "ArrowUp",
-        "ArrowLeft",
-        "ArrowLeft",
-        "ArrowRight",
-    )
+    press(kernels, *["ArrowDown"] * 4, *["ArrowUp"] * 2, "ArrowLeft", "ArrowLeft", "ArrowRight")
     assert widget.settled()["order"] == 2
     assert widget.settled()["scale"] == max(0.25, before["scale"] - 0.5) + 0.25
     for name, numbers in (
@@ -264,6 +253,7 @@ def move_filter_explorer(widget: LabWidget) -> None:
     """Arrow keys on the rows and on the matrix, whose pixels are one channel's taps; a mouse over its diagonals."""
     rows, cells = widget.root.locator(".hl-picture[tabindex='0']").all()
     widget.ask("None", "widget.move(ago=9, channel='1')")
+    widget.settled()
     press(rows, "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowDown")
     press(cells, "ArrowLeft", "ArrowDown", "ArrowRight")
     assert widget.settled()["ago"] == 11
