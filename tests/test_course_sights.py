@@ -58,7 +58,9 @@ def test_a_notebook_gets_the_same_png_every_time_and_a_dark_page_stays_dark():
     [
         ({}, "at least one"),
         ({"row": [True, False]}, r"'row' must be a matrix .* shape \(2,\)"),
-        ({"long": np.zeros((2, 25), bool)}, "up to 24"),
+        ({"long": np.zeros((2, 25), bool)}, "up to 24 columns"),
+        ({"tall": np.zeros((3, 2), bool)}, r"no more rows than those, got shape \(3, 2\)"),
+        ({"empty": np.zeros((0, 2), bool)}, r"got shape \(0, 2\)"),
         ({"weights": [[0.5, 0.5]]}, "bools or whole numbers from 0 to 9, got float64"),
         ({"negative": [[-1]]}, "from -1 to -1"),
         ({"deep": [[10]]}, "from 10 to 10"),

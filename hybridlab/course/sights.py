@@ -49,7 +49,8 @@ class Sights:
         """The panels from left to right."""
         from matplotlib.figure import Figure
 
-        size = (0.4 + 2.6 * len(self.panels), 2.9)
+        tallest = max(len(layers) / layers.shape[1] for layers in self.panels.values())
+        size = (0.4 + 2.6 * len(self.panels), 0.8 + 2.1 * tallest)
         figure = Figure(figsize=size, dpi=DPI, facecolor="none", layout="constrained")
         row = figure.subplots(1, len(self.panels), squeeze=False)[0]
         for axes, (title, layers) in zip(row, self.panels.items(), strict=True):
@@ -62,7 +63,7 @@ def sights(panels: Mapping[str, ArrayLike]) -> Sights:
 
     Args:
         panels: title of a panel -> a matrix, row i a query and column j a key: whether i sees j (bool), or after how many
-            layers j reaches i (a whole number up to 9; 0 is never). Up to 24 queries and keys.
+            layers j reaches i (a whole number up to 9; 0 is never). The last query stands at the last key; up to 24 keys.
 
     Returns:
         what a notebook shows as a picture; as text, a digit a cell and a dot for never.
@@ -79,10 +80,9 @@ def sights(panels: Mapping[str, ArrayLike]) -> Sights:
 
 def _layers(title: str, cells: ArrayLike) -> Layers:
     numbers = np.asarray(cells)
-    if numbers.ndim != 2 or not numbers.size or max(numbers.shape) > MOST_TOKENS:
-        raise ValueError(
-            f"sights: panels: {title!r} must be a matrix of up to {MOST_TOKENS} rows and columns, got shape {numbers.shape}"
-        )
+    if numbers.ndim != 2 or not 1 <= len(numbers) <= numbers.shape[1] <= MOST_TOKENS:
+        expected = f"a matrix of up to {MOST_TOKENS} columns with no more rows than those"
+        raise ValueError(f"sights: panels: {title!r} must be {expected}, got shape {numbers.shape}")
     if numbers.dtype.kind not in "bui" or numbers.min() < 0 or numbers.max() > MOST_LAYERS:
         raise ValueError(
             f"sights: panels: {title!r} must hold bools or whole numbers from 0 to {MOST_LAYERS}, got {numbers.dtype} "
