@@ -54,8 +54,8 @@ def random_views(count: int) -> list[dict]:
             "seed": int(rng.integers(1, SEEDS + 1)),
             "log2_taps": float(rng.integers(16, 33)) / 4,
             "fading": bool(rng.integers(4)),
-            "slowest": int(rng.integers(1, 31)) / 10,
-            "fastest": int(rng.integers(1, 31)) / 10,
+            "slowest": int(rng.integers(2, 61)) / 20,
+            "fastest": int(rng.integers(2, 61)) / 20,
             "channel": str(rng.integers(1, CHANNELS + 1)),
             "ago": int(rng.integers(256)),
         }

@@ -27,7 +27,8 @@ POINTS = 512  # of the Fourier transform: more than there are taps
 STD, SHARPNESS = 0.02, 32  # of the network's first weights, which are whole numbers over SHARPNESS, times STD
 REACH, BAND = 0.99, 0.9  # shares of the energy: in how many taps, below which frequency
 FLOAT = 4  # bytes of a float32
-ENDS = tuple(round(0.1 * n, 1) for n in range(1, 31))  # in filter lengths: what a window can take to fade
+STEP = 0.05
+ENDS = tuple(round(STEP * n, 2) for n in range(2, 61))  # in filter lengths: what a window can take to fade
 
 
 class Found(NamedTuple):
@@ -152,8 +153,8 @@ class FilterExplorer(LivePicture):
             Slider("seed", "seed", 1, SEEDS, value=1),
             Slider("log2_taps", "taps L", LOW, HIGH, value=7, step=0.25, power=2),
             Toggle("fading", "window"),
-            Slider("slowest", "slowest fades in", ENDS[0], ENDS[-1], value=SLOWEST, step=0.1, texts=lengths),
-            Slider("fastest", "fastest fades in", ENDS[0], ENDS[-1], value=FASTEST, step=0.1, texts=lengths),
+            Slider("slowest", "slowest fades in", ENDS[0], ENDS[-1], value=SLOWEST, step=STEP, texts=lengths),
+            Slider("fastest", "fastest fades in", ENDS[0], ENDS[-1], value=FASTEST, step=STEP, texts=lengths),
             Choice("channel", "channel", tuple(str(n + 1) for n in range(CHANNELS)), "2"),
             Slider("ago", "steps ago", 0, 2**HIGH - 1, value=12),
         ]
