@@ -28,7 +28,7 @@ from hybridlab.widgets.memory_load import (
     written,
 )
 
-FIXED = ("sum", "fading", "delta")
+FIXED = ("sum", "fading", "delta", "gated")
 CORNERS = [
     {},
     {"delta": True},
@@ -39,6 +39,9 @@ CORNERS = [
     {"pairs": PAIRS, "asked": 1, "width": "4", "decay": 0.5, "delta": True},
     {"pairs": 60, "asked": 59, "width": "8", "decay": 1.0, "corrected": True, "delta": True},
     {"pairs": 30, "asked": 31, "list": False},
+    {"pairs": 30, "asked": 4, "orthogonal": True, "delta": True, "gated": True, "decay": 0.95, "beta": 0.35},
+    {"pairs": 16, "asked": 16, "orthogonal": True, "delta": True, "corrected": True, "beta": 0},
+    {"pairs": 90, "asked": 80, "width": "64", "delta": True, "gated": True, "beta": 1.95},
     dict.fromkeys(MEMORIES, False),
 ]
 
@@ -51,7 +54,9 @@ def random_views(count: int) -> list[dict]:
             "asked": int(rng.integers(1, PAIRS + 1)),
             "width": str(rng.choice(WIDTHS)),
             "decay": float(rng.integers(50, 101)) / 100,
+            "beta": float(rng.integers(41)) / 20,
             "corrected": bool(rng.integers(2)),
+            "orthogonal": not rng.integers(4),
             **{name: bool(rng.integers(4)) for name in MEMORIES},
         }
         for _ in range(count)
@@ -101,8 +106,8 @@ def test_answers_are_those_of_the_state(memory: str, width: int, corrected: bool
     keys, values = writes(3, 50, width, corrected)
     state = np.zeros((width, VALUES))
     for key, value in zip(keys, values, strict=True):
-        state = 0.9 * state if memory == "fading" else state
-        state = state + np.outer(key, value - (state.T @ key if memory == "delta" else 0))
+        state = 0.9 * state if memory in ("fading", "gated") else state
+        state = state + np.outer(key, value - (state.T @ key if memory in ("delta", "gated") else 0))
     asked = writes(3, 50, width, False)[0]
     np.testing.assert_allclose(scores_of(memory, 3, 50, width, corrected), asked @ state, atol=1e-12)
 
@@ -114,6 +119,24 @@ def test_sums_are_linear_attention_of_the_ops(memory: str, decay: float) -> None
     _, state = ops.wkv6(keys, keys, values, log_decay, torch.zeros(1, 16, dtype=torch.float64))
     expected = writes(5, 40, 16, False)[0] @ state[0, 0].numpy()
     np.testing.assert_allclose(scores_of(memory, 5, 40, 16, True, decay), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+@pytest.mark.parametrize(("beta", "decay"), [(1.0, 0.9), (0.35, 0.8), (2.0, 1.0), (0.0, 0.5)])
+def test_corrections_are_those_of_the_ops(beta: float, decay: float, orthogonal: bool) -> None:
+    asked, _ = writes(5, 40, 16, False)
+    keys, values = writes(5, 40, 16, True)
+    if orthogonal:
+        asked = np.eye(16)[np.arange(40) % 16]
+        keys = asked.repeat(2, axis=0)
+    k, v = (torch.tensor(x)[None, :, None] for x in (keys, values))
+    betas = torch.full((1, 80, 1), beta, dtype=torch.float64)
+    _, corrected = ops.delta_rule(k, k, v, betas, form="recurrent")
+    _, gated = ops.gated_delta_rule(k, k, v, torch.full_like(betas, np.log(decay)), betas, form="recurrent")
+    for memory, state in {"delta": corrected, "gated": gated}.items():
+        steps = written(Rules(memory, decay, True, beta, orthogonal), books(), 16)
+        scores = next(scores[5, :40] for n, scores in enumerate(steps, start=1) if n == 40)
+        np.testing.assert_allclose(scores, asked @ state[0, 0].numpy(), atol=1e-12)
 
 
 @pytest.mark.parametrize("corrected", [False, True])
@@ -225,6 +248,37 @@ def test_correction_costs_the_delta_rule_nothing(width: int) -> None:
         assert right(memory, width, corrected=True)[15] < 0.65 * BOOKS * 16
 
 
+@pytest.mark.parametrize(
+    "width", [16, pytest.param(32, marks=pytest.mark.minutes), pytest.param(64, marks=pytest.mark.minutes)]
+)
+def test_weak_writes_hold_more_and_correct_less(width: int) -> None:
+    ends = {
+        (beta, corrected): capacity_ends(right_of_first(Rules("delta", 1.0, corrected, beta), books(), width))
+        for beta in (0.2, 1.0)
+        for corrected in (False, True)
+    }
+    assert ends[0.2, False] > capacity_ends(right("sum", width)) > ends[1.0, False]
+    assert ends[0.2, True] <= ends[1.0, True] / 2
+    assert capacity_ends(right("gated", width)) < 0.7 * ends[1.0, False]
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_orthogonal_keys_hold_a_pair_for_each_component(width: int) -> None:
+    numbers = books().numbers
+    for memory in MEMORIES:
+        found = [scores.copy() for scores in written(Rules(memory, 0.9, False, 1.0, True), books(), width)]
+        assert (answers(found[width - 1][:, :width]) == numbers[:, :width]).all()
+        if memory != "delta":
+            continue
+        exact = np.eye(VALUES)[numbers[:, PAIRS - width :]]
+        np.testing.assert_array_equal(found[-1][:, PAIRS - width :], exact)
+        np.testing.assert_array_equal(found[-1][:, :width], np.roll(exact, (PAIRS - width) % width, axis=1))
+    summed = right_of_first(Rules("sum", 1.0, False, 1.0, True), books(), width)
+    replaced = right_of_first(Rules("delta", 1.0, False, 1.0, True), books(), width)
+    assert summed[width - 1] == replaced[width - 1] == BOOKS * width
+    assert summed[2 * width - 1] < 0.8 * replaced[2 * width - 1] < 0.8 * BOOKS * (1.25 * width)
+
+
 # ---------------------------------------------------------------- what is said
 
 
@@ -243,6 +297,18 @@ def test_shown_says_answers_shares_ends_and_bytes() -> None:
     assert widget.move(list=True).shown(widget.view).readout["list"].endswith("; 1.25 KiB")  # 4 writes of 64 + 16 floats
     scores = widget.scores(Rules("delta", 1.0, True), 64, 2)[1]
     assert abs(scores[slip]) < 1e-12
+
+
+def test_shown_knows_beta_and_the_kind_of_keys() -> None:
+    shown = {name: name in ("delta", "gated") for name in MEMORIES}
+    widget = MemoryLoad().move(**shown, pairs=17, beta=0.5, orthogonal=True)
+    first, last = books().numbers[0, [0, 16]]
+    assert first != last
+    assert repr(widget).startswith("17 pairs, orthogonal keys of width 16. Pair 1 has number ")
+    # Half of the first pair is written; the 17th writes half of its error in the same direction.
+    assert widget.shown(widget.view).readout["delta rule"].startswith(f"{last}, wrong: 0.25 against 0.5; 16 of 17 right; ")
+    faded = 0.5 * 0.9**16 / 2
+    assert widget.shown(widget.view).readout["gated delta"].startswith(f"{last}, wrong: {faded:.5f}"[:-1])
 
 
 def test_shown_of_what_was_never_written() -> None:
@@ -282,7 +348,7 @@ def test_wrong_places_are_refused() -> None:
 
 def test_fallback_draws_the_view() -> None:
     widget = MemoryLoad()
-    figure = widget.figure({**widget.view, "asked": 3, "delta": True})
+    figure = widget.figure({**widget.view, "asked": 3, "delta": True, "gated": True})
     *bars, lines = (axes for half in figure.subfigs for axes in half.axes)
     assert [axes.get_title() for axes in bars] == [f"{label}, asked for pair 3" for label in MEMORIES.values()]
     heights = [patch.get_height() for patch in bars[1].containers[0]]
@@ -321,7 +387,15 @@ def test_bars_are_the_scores(memory: str, browser, tmp_path) -> None:
     from widget_pages import opened
 
     widget = MemoryLoad()
-    view = {**widget.view, "pairs": 70, "asked": 5, "width": "32", "delta": True, "corrected": memory == "delta"}
+    view = {
+        **widget.view,
+        "pairs": 70,
+        "asked": 5,
+        "width": "32",
+        "delta": True,
+        "gated": True,
+        "corrected": memory == "delta",
+    }
     scores = widget.scores(Rules(memory, 0.9, view["corrected"]), 32, 70)[4]
     with opened(browser, widget, tmp_path) as page:
         page.move(**view)
@@ -343,7 +417,7 @@ def test_lines_are_the_shares_and_strips_are_the_pairs(browser, tmp_path) -> Non
     widget = MemoryLoad()
     pairs, width = 90, 32
     with opened(browser, widget, tmp_path) as page:
-        page.move(pairs=pairs, asked=40, width=str(width), delta=True)
+        page.move(pairs=pairs, asked=40, width=str(width), delta=True, gated=True)
         curves, strips = page.page.locator("svg.hl-picture").nth(1), page.page.locator("svg.hl-picture").nth(2)
         ends = curves.locator(".hl-end").all_text_contents()
         now = float(curves.locator(".hl-now").get_attribute("d")[1:].split()[0])
@@ -429,6 +503,7 @@ def test_no_text_lies_on_another(wide: int, browser, tmp_path) -> None:
         page.page.set_viewport_size({"width": wide, "height": 900})
         for values in [
             {"delta": True},
+            {"delta": True, "gated": True, "orthogonal": True},
             {"corrected": True, "asked": 5},
             {"width": "4"},
             {"width": "64", "pairs": 128, "asked": 128},

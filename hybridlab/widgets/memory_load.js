@@ -1,6 +1,7 @@
 // On the left what each memory answers, on the right how many it gets right, and which.
 
-const MEMORIES = { list: "list", sum: "sum", fading: "fading sum", delta: "delta rule" };
+const MEMORIES = { list: "list", sum: "sum", fading: "fading sum", delta: "delta rule", gated: "gated delta" };
+const FADING = ["fading", "gated"], CORRECTING = ["delta", "gated"]; // which memories decay and beta are for
 const VALUES = 16, NOT_SURE = -1, LEAST_LEAD = 1e-9, HELD = 0.9, FLOAT = 4;
 const LOOKS = Object.fromEntries(Object.keys(MEMORIES).map((memory, at) => [memory, SERIES[at]]));
 
@@ -23,7 +24,11 @@ function draw(page) {
     const number = asked <= pairs ? phone.number(0, asked - 1) : null;
     const slip = number !== null && view.corrected ? phone.slip(0, asked - 1) : null;
     const found = Object.keys(MEMORIES).filter((memory) => view[memory]).map((memory) => {
-      const rules = { memory, width, decay: memory === "fading" ? view.decay : 1, corrected: view.corrected };
+      const rules = {
+        memory, width, corrected: view.corrected, orthogonal: view.orthogonal,
+        decay: FADING.includes(memory) ? view.decay : 1,
+        beta: CORRECTING.includes(memory) ? view.beta : 1,
+      };
       const scores = phone.scores(rules, pairs);
       const right = Array.from({ length: pairs }, (_, i) => answer(scores, i) === phone.number(0, i));
       const counts = phone.right(rules);
@@ -72,18 +77,23 @@ function phone_books(inputs) {
     return found;
   }
 
+  // The same of orthogonal keys, which are used again from pair width + 1 on.
+  function shared_directions(width) {
+    return Float64Array.from({ length: pairs * pairs }, (_, at) => (Math.floor(at / pairs) % width === (at % pairs) % width ? 1 : 0));
+  }
+
   // Scores (pairs, VALUES) of every key after the first `last` pairs; `seen` gets them after each.
-  function written({ memory, width, decay, corrected }, book, last, seen = () => {}) {
-    const near = likeness(book, width);
+  function written({ memory, width, decay, corrected, beta, orthogonal }, book, last, seen = () => {}) {
+    const near = orthogonal ? shared_directions(width) : likeness(book, width);
     const weights = memory === "list" ? near.map((x) => Math.exp(Math.sqrt(width) * (x - 1))) : near;
     const scores = new Float64Array(pairs * VALUES);
     const news = new Float64Array(VALUES);
     for (let pair = 0; pair < last; pair++) {
       for (const source of corrected ? [slips, numbers] : [numbers]) {
         const value = source.values[book * pairs + pair];
-        if (memory === "fading") for (let at = 0; at < scores.length; at++) scores[at] *= decay;
-        if (memory === "delta") {
-          for (let v = 0; v < VALUES; v++) news[v] = (v === value ? 1 : 0) - scores[pair * VALUES + v];
+        if (FADING.includes(memory)) for (let at = 0; at < scores.length; at++) scores[at] *= decay;
+        if (CORRECTING.includes(memory)) {
+          for (let v = 0; v < VALUES; v++) news[v] = beta * ((v === value ? 1 : 0) - scores[pair * VALUES + v]);
           for (let i = 0; i < pairs; i++) {
             for (let v = 0; v < VALUES; v++) scores[i * VALUES + v] += weights[i * pairs + pair] * news[v];
           }
@@ -151,10 +161,11 @@ function capacity_ends(counts, books) {
 
 const reply_text = (reply) => (reply === NOT_SURE ? "undecided" : String(reply));
 
-function sentence(found, { pairs, asked, width }, number) {
+function sentence(found, { pairs, asked, width, orthogonal }, number) {
+  const keys = `${orthogonal ? "orthogonal " : ""}keys of width ${width}`;
   const pair = number === null ? `Pair ${asked} was never written` : `Pair ${asked} has number ${number}`;
   const said = found.map(({ memory, reply }) => `the ${MEMORIES[memory]} ${reply_text(reply)}`).join(", ");
-  return `${pairs} pair${pairs === 1 ? "" : "s"}, keys of width ${width}. ${pair}; ${said ? `answers: ${said}` : "no memory is shown"}.`;
+  return `${pairs} pair${pairs === 1 ? "" : "s"}, ${keys}. ${pair}; ${said ? `answers: ${said}` : "no memory is shown"}.`;
 }
 
 function facts(found, books, pairs, number) {

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
-MEMORIES = {"list": "list", "sum": "sum", "fading": "fading sum", "delta": "delta rule"}
+MEMORIES = {"list": "list", "sum": "sum", "fading": "fading sum", "delta": "delta rule", "gated": "gated delta"}
+FADING, CORRECTING = ("fading", "gated"), ("delta", "gated")  # which memories decay and beta are for
 LOOKS = dict(zip(MEMORIES, SERIES, strict=False))
 BOOKS, PAIRS, VALUES = 16, 128, 16
 WIDTHS = (4, 8, 16, 32, 64)
@@ -47,13 +48,18 @@ class Rules(NamedTuple):
 
     Attributes:
         memory: which of MEMORIES.
-        decay: what is left of the fading sum after each write.
+        decay: what each write leaves of the fading sum and of the gated delta rule.
         corrected: whether each number is first written wrong, then right.
+        beta: how much of its error a delta rule writes.
+        orthogonal: whether keys are orthogonal as far as they can be: pair n has direction n modulo the width, so that the
+            directions are used up after as many pairs as the keys have components, and are shared from then on.
     """
 
     memory: str
     decay: float
     corrected: bool
+    beta: float = 1.0
+    orthogonal: bool = False
 
 
 def phone_books(seed: int) -> Books:
@@ -76,6 +82,12 @@ def likeness(keys: Whole, width: int) -> Numbers:
     return dots / np.sqrt(squares[..., :, None] * squares[..., None, :])
 
 
+def shared_directions(width: int) -> Numbers:
+    """k_i . k_j of orthogonal keys that are used again from pair `width` + 1 on, (PAIRS, PAIRS)."""
+    direction = np.arange(PAIRS) % width
+    return (direction[:, None] == direction).astype(np.float64)
+
+
 def written(rules: Rules, books: Books, width: int) -> Iterator[Numbers]:
     """What the memory answers to every key after each pair: scores (BOOKS, PAIRS, VALUES), changed in place.
 
@@ -84,22 +96,23 @@ def written(rules: Rules, books: Books, width: int) -> Iterator[Numbers]:
 
         sum         S <- S + k_j v^T
         fading sum  S <- decay S + k_j v^T
-        delta rule  S <- S + k_j (v - S^T k_j)^T, and S^T k_j is the answer to key j
+        delta rule  S <- S + beta k_j (v - S^T k_j)^T, and S^T k_j is the answer to key j
+        gated delta S <- decay S, and then the delta rule
         list        softmax over j of sqrt(width) (k_i . k_j): attention with its own scale over keys of length sqrt(width)
 
     The list's scores wait for the division by their sum; it changes no answer.
     """
-    alike = likeness(books.keys, width)
+    alike = shared_directions(width)[None] if rules.orthogonal else likeness(books.keys, width)
     if rules.memory == "list":
         alike = np.exp(np.sqrt(width) * (alike - 1))
     scores = np.zeros((*books.numbers.shape, VALUES))
     for pair in range(PAIRS):
         for numbers in (books.slips, books.numbers) if rules.corrected else (books.numbers,):
             news = np.eye(VALUES)[numbers[:, pair]]
-            if rules.memory == "fading":
+            if rules.memory in FADING:
                 scores *= rules.decay
-            if rules.memory == "delta":
-                news = news - scores[:, pair]
+            if rules.memory in CORRECTING:
+                news = rules.beta * (news - scores[:, pair])
             scores += alike[:, :, pair, None] * news[:, None, :]
         yield scores
 
@@ -138,10 +151,16 @@ class MemoryLoad(LivePicture):
     pairs for each component. Then look at the strips. The sum loses old and new alike. The fading sum always has the newest
     pairs and guesses at the old ones: they are not weak, they are out of reach, because what came later weighs more. Only
     the list grows, and with keys of 16 components or more it alone loses nothing; in narrower keys names look alike, and it
-    mixes them up too. Last, switch the delta rule on. It erases what stands at a key before it writes there, which takes a
-    little from every older pair: of those it answers fewer than the sum does. Then correct each number: the sum and the
+    mixes them up too. Then switch the delta rule on. It erases what stands at a key before it writes there, which takes a
+    little from every older pair: of those it answers fewer than the sum does. Now correct each number: the sum and the
     list keep slip and correction side by side and can only guess between them; the delta rule gives the same answers as
     before.
+
+    That is at beta = 1. With beta = 0.2 a write erases little, and more pairs fit than in the sum; but now corrections do
+    not get through. The gated delta rule fades before each write: with keys at random that is one more way to lose pairs.
+    Last, orthogonal keys. Nothing disturbs anything, and the sum holds as much as the delta rule: a pair for each component.
+    Then the directions are used up, and each is given to a second name. The sum mixes the two; the delta rule has the new
+    one and nothing of the old one. No rule repairs that: two names in one direction are one name to every memory here.
 
     Args:
         seed: of the phone books. The answers are those of the first, the shares are means over 16.
@@ -163,16 +182,20 @@ class MemoryLoad(LivePicture):
             Play("pairs", milliseconds=150),
             Slider("asked", "asked for pair", 1, PAIRS, value=1),
             Choice("width", "key width", tuple(map(str, WIDTHS)), "16"),
-            Slider("decay", "fading keeps", 0.5, 1, value=0.9, step=0.01),
+            Slider("decay", "what fades keeps", 0.5, 1, value=0.9, step=0.01),
+            Slider("beta", "delta rules: beta", 0, 2, value=1, step=0.05),
             Toggle("corrected", "correct each number", value=False),
-            *(Toggle(name, label, value=name != "delta") for name, label in MEMORIES.items()),
+            Toggle("orthogonal", "orthogonal keys", value=False),
+            *(Toggle(name, label, value=name not in CORRECTING) for name, label in MEMORIES.items()),
         ]
         kinds = {"keys": "int8", "numbers": "uint8", "slips": "uint8"}
         super().__init__(controls, {name: pack(getattr(self.books, name), kind) for name, kind in kinds.items()})
 
     def right(self, rules: Rules, width: int) -> Whole:
         """`right_of_first` of these books, kept once it is known."""
-        known = (rules._replace(decay=rules.decay if rules.memory == "fading" else 1.0), width)
+        decay = rules.decay if rules.memory in FADING else 1.0
+        beta = rules.beta if rules.memory in CORRECTING else 1.0
+        known = (rules._replace(decay=decay, beta=beta), width)
         if known not in self._right:
             self._right[known] = right_of_first(known[0], self.books, width)
         return self._right[known]
@@ -203,7 +226,7 @@ class MemoryLoad(LivePicture):
             readout[label] = "; ".join(facts)
         pair = f"Pair {asked} was never written" if number is None else f"Pair {asked} has number {number}"
         said = f"answers: {', '.join(replies)}" if replies else "no memory is shown"
-        return Shown(f"{pairs} pair{'' if pairs == 1 else 's'}, keys of width {width}. {pair}; {said}.", readout)
+        return Shown(f"{pairs} pair{'' if pairs == 1 else 's'}, {_keys(view)}. {pair}; {said}.", readout)
 
     def figure(self, view: View) -> "Figure":
         """The answers on the left, the shares on the right, as at the view."""
@@ -226,14 +249,19 @@ class MemoryLoad(LivePicture):
             axes.plot(range(1, PAIRS + 1), share, label=MEMORIES[each.memory], color=colour, linestyle=dashes)
         axes.axhline(100 * HELD, color="0.6", linewidth=0.8)
         axes.axvline(pairs, color="0.3", linewidth=0.8)
-        axes.set(xlabel="pairs written", ylabel="answered right, %", ylim=(0, 103), title=f"keys of width {width}")
+        axes.set(xlabel="pairs written", ylabel="answered right, %", ylim=(0, 103), title=_keys(view))
         if rules:
             axes.legend(frameon=False)
         return figure
 
 
 def _on(view: View) -> list[Rules]:
-    return [Rules(memory, float(view["decay"]), view["corrected"]) for memory in MEMORIES if view[memory]]
+    choices = float(view["decay"]), view["corrected"], float(view["beta"]), view["orthogonal"]
+    return [Rules(memory, *choices) for memory in MEMORIES if view[memory]]
+
+
+def _keys(view: View) -> str:
+    return f"{'orthogonal ' if view['orthogonal'] else ''}keys of width {view['width']}"
 
 
 def _reply(answer: int) -> str:
