@@ -29,6 +29,7 @@ CHAPTERS = {
     "03_rwkv": ["MixingMatrix", "MixingMatrix", "StateScope"],
     "04_selective_scan": ["MixingMatrix", "StateScope"],
     "05_ssd": ["MixingMatrix", "Duality", "Duality"],
+    "07_taylor_attention": ["MixingMatrix", "TaylorSoftmax"],
     "08_delta_rule": ["MixingMatrix", "MemoryLoad"],
 }
 LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
