@@ -1,6 +1,5 @@
 """What tokens demand of a memory of two numbers, drawn as lines, and the way a memory takes among them."""
 
-import io
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridlab.widgets.palette import SERIES
+from hybridlab.widgets.png import as_png
 from hybridlab.widgets.text import short
 
 if TYPE_CHECKING:
@@ -47,11 +47,7 @@ class Demands:
         return "\n".join([*equations, *ways])
 
     def _repr_png_(self) -> bytes:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        png = io.BytesIO()
-        FigureCanvasAgg(self.figure()).print_png(png, metadata={"Software": None})
-        return png.getvalue()
+        return as_png(self.figure())
 
     def figure(self) -> "Figure":
         """The plane of all memories; both axes to one scale, so that right angles are seen."""

@@ -1,6 +1,5 @@
 """Filters side by side: what an impulse leaves behind, step by step, one curve for each."""
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridlab.widgets.palette import SERIES
+from hybridlab.widgets.png import as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,11 +38,7 @@ class Filters:
         return "\n".join(lines)
 
     def _repr_png_(self) -> bytes:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        png = io.BytesIO()
-        FigureCanvasAgg(self.figure()).print_png(png, metadata={"Software": None})
-        return png.getvalue()
+        return as_png(self.figure())
 
     def figure(self) -> "Figure":
         """The panels from left to right, on one scale; earlier curves are drawn wider, so that equal ones stay visible."""

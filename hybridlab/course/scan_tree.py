@@ -5,11 +5,11 @@ that are no numbers but know which tokens they stand for. It does with them what
 picture shows the order that was really taken.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hybridlab.widgets.palette import BLUE
+from hybridlab.widgets.png import as_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,11 +66,7 @@ class ScanTree:
     def _repr_png_(self) -> bytes | None:
         if self.tokens > MOST_DRAWN:
             return None
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        png = io.BytesIO()
-        FigureCanvasAgg(self.figure()).print_png(png, metadata={"Software": None})
-        return png.getvalue()
+        return as_png(self.figure())
 
     def figure(self) -> "Figure":
         """Tokens from left to right, rounds from top to bottom; what reaches back to token 1 is an answer, and filled."""

@@ -1,11 +1,12 @@
 """Who sees whom: a row a query, a column a key, and in each cell after how many layers one reaches the other."""
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hybridlab.widgets.png import as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,11 +40,7 @@ class Sights:
         return "\n".join(lines)
 
     def _repr_png_(self) -> bytes:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        png = io.BytesIO()
-        FigureCanvasAgg(self.figure()).print_png(png, metadata={"Software": None})
-        return png.getvalue()
+        return as_png(self.figure())
 
     def figure(self) -> "Figure":
         """The panels from left to right."""

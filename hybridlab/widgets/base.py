@@ -6,7 +6,6 @@ browser writes beside the picture is a pure function of inputs and view; it is w
 compares the two.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -18,6 +17,7 @@ import traitlets
 
 from hybridlab.widgets.arrays import as_text
 from hybridlab.widgets.controls import Control, Play, View, check_view, first_view, to_plain
+from hybridlab.widgets.png import as_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,9 +112,6 @@ class LivePicture(anywidget.AnyWidget):
         return {**data, "text/plain": repr(self), "image/png": self._png()}, metadata
 
     def _png(self) -> bytes:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        figure, png = self.figure(self.view), io.BytesIO()
+        figure = self.figure(self.view)
         figure.set(dpi=DPI, facecolor="white")  # explicit: on a dark page black letters would stand on black
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-        return png.getvalue()
+        return as_png(figure)
