@@ -29,6 +29,7 @@ CHAPTERS = {
     "03_rwkv": ["MixingMatrix", "MixingMatrix", "StateScope"],
     "04_selective_scan": ["MixingMatrix", "StateScope"],
     "05_ssd": ["MixingMatrix", "Duality", "Duality"],
+    "06_hyena": ["MixingMatrix", "MixingMatrix", "FilterExplorer", "MixingMatrix"],
     "07_taylor_attention": ["MixingMatrix", "TaylorSoftmax"],
     "08_delta_rule": ["MixingMatrix", "MemoryLoad"],
 }
