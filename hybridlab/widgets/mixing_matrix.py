@@ -30,10 +30,11 @@ class MixingMatrix(LivePicture):
     why: one factor for the writing, one for every step between, one for the reading.
 
     Args:
-        weights: (T, T), row i an output, column j a token; T up to 64.
+        weights: (T, T), row i an output, column j a token; T up to 64. `weights_of` finds those of what is no recurrence.
         title: the mechanism's name.
         names: what the tokens are called; none: their numbers.
-        recurrence: its factors, which must give the weights; none: for what is no recurrence, such as attention.
+        recurrence: its factors, which must give the weights; none: for what has no such factors, such as attention, or a
+            delta rule, whose tokens change what earlier ones have written.
         law: its equation in a line, to stand above the way.
 
     Raises:

@@ -1,9 +1,12 @@
 """What a linear recurrence does with one token: it is written, kept for some steps, and read."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 Numbers = NDArray[np.float64]
 
@@ -85,3 +88,34 @@ def recurrence(
         if part is not None and part.shape != parts[0].shape[:1]:
             raise ValueError(f"recurrence: {name} must be (T,) = ({len(parts[0])},), got {part.shape}")
     return Recurrence(parts[0], parts[1], parts[2], *own)
+
+
+def weights_of(mix: Callable[[Tensor], Tensor], tokens: int) -> Numbers:
+    """All weights of a mechanism whose outputs are sums of values, o_i = sum over j of w_ij v_j: also of one that is no
+    diagonal recurrence, such as a delta rule, normalised attention or a long convolution.
+
+    Every token gets a value of its own, a 1 among zeros, and each output then says how much of it arrived:
+
+        weights_of(lambda v: delta_rule(q, k, v, beta)[0], 6)
+        weights_of(lambda v: long_conv(v[:, :, 0], filter.expand(6, -1))[0], 6)
+
+    Args:
+        mix: from values (1, T, 1, T), float64, to outputs of as many numbers.
+        tokens: T.
+
+    Returns:
+        (T, T): row i an output, column j a token.
+
+    Raises:
+        ValueError: outputs of another size, or that are no such sums.
+
+    Chapters 01 and 06 to 08.
+    """
+    values = torch.eye(tokens, dtype=torch.float64)[None, :, None]
+    with torch.no_grad():
+        given, larger = (mix(factor * values).double() for factor in (1.0, 3.0))
+    if given.numel() != tokens**2:
+        raise ValueError(f"weights_of: mix must give {tokens} numbers for each of {tokens} tokens, got {tuple(given.shape)}")
+    if not torch.allclose(larger, 3 * given, rtol=1e-6, atol=1e-9):
+        raise ValueError("weights_of: mix must be linear in the values; with values three times as large it gave others")
+    return given.reshape(tokens, tokens).numpy()

@@ -4,7 +4,8 @@
 const BARS = 100, SHORTEST = 0.1, LONGEST = 1e5; // half-lives between which a bar's length tells them apart
 const CHART = { width: 400, height: 96, left: 4, top: 14 };
 const WIDEST = 2.5; // of a matrix's picture, to its height
-const ROWS = { matrix: "key rows", scan: "numbers a channel (rows)" }, COLUMNS = { matrix: "value columns", scan: "channels" };
+const ROWS = { matrix: "key rows", delta: "key rows", gated: "key rows", scan: "numbers a channel (rows)" };
+const COLUMNS = { matrix: "value columns", delta: "value columns", gated: "value columns", scan: "channels" };
 const FAR = 10; // tokens that the up and down arrows move
 const CHANGED = SERIES[1].colour;
 const LOUD = 3; // full colour is at so many root mean squares of the run's fullest state: its largest cell alone would pale the rest
@@ -74,7 +75,7 @@ function unpack_head({ kind, ...packed }) {
     const count = values.length / one;
     trace[name] = (t) => values.subarray((t % count) * one, (t % count + 1) * one); // (1, K): the same at every token
   }
-  if (kind === "matrix" && arrays.log_decay.shape[1] < rows) { // (T, 1): the same in every row
+  if (arrays.log_decay && !lines && arrays.log_decay.shape[1] < rows) { // (T, 1): the same in every row
     const shared = Array.from(arrays.log_decay.values, (x) => new Float32Array(rows).fill(x));
     trace.log_decay = (t) => shared[t % shared.length];
   }
@@ -108,6 +109,32 @@ function step_matrix(trace, decay, t, cells) {
   }
 }
 
+// What token t makes of the state before it writes its value; a gated delta rule looks at what has already faded.
+function corrected(trace, decay, t, before) {
+  const { rows, columns } = trace;
+  const [seek, replace] = [trace.seek(t), trace.replace(t)];
+  const kept = Float64Array.from(trace.log_decay(t), (x) => Math.exp(decay * x));
+  const found = new Float64Array(columns);
+  for (let row = 0, at = 0; row < rows; row++) {
+    const looked = seek[row] * (trace.kind === "gated" ? kept[row] : 1);
+    for (let column = 0; column < columns; column++, at++) found[column] += looked * before[at];
+  }
+  return before.map((x, at) => {
+    const row = Math.floor(at / columns);
+    return kept[row] * x + replace[row] * found[at % columns];
+  });
+}
+
+function step_delta(trace, decay, t, cells) {
+  const { rows, columns } = trace;
+  const [write, value] = [trace.write(t), trace.values(t)];
+  const start = t * rows * columns;
+  if (t) cells.set(corrected(trace, decay, t, cells.subarray(start - rows * columns, start)), start);
+  for (let row = 0, at = start; row < rows; row++) {
+    for (let column = 0; column < columns; column++, at++) cells[at] += write[row] * value[column];
+  }
+}
+
 function step_averages(trace, decay, t, cells, loudness) {
   const [key, log_decay, value] = [trace.keys(t), trace.log_decay(t), trace.values(t)];
   for (let row = 0, at = t * trace.rows; row < trace.rows; row++, at++) {
@@ -137,10 +164,10 @@ function step_vector(trace, decay, t, cells) {
   }
 }
 
-const STEPS = { matrix: step_matrix, scan: step_scan, vector: step_vector, average: step_averages };
+const STEPS = { matrix: step_matrix, delta: step_delta, gated: step_delta, scan: step_scan, vector: step_vector, average: step_averages };
 
 // What output t takes from the past and from its own token.
-const PARTS = { matrix: matrix_parts, scan: scan_parts, vector: vector_parts, average: averaged_parts };
+const PARTS = { matrix: matrix_parts, delta: delta_parts, gated: delta_parts, scan: scan_parts, vector: vector_parts, average: averaged_parts };
 
 function matrix_parts(trace, run, t, decay, bonus) {
   const { rows, columns } = trace;
@@ -155,6 +182,16 @@ function matrix_parts(trace, run, t, decay, bonus) {
     if (before) for (let column = 0; column < columns; column++) past[column] += kept * before[row * columns + column];
   }
   return { past, now: Float64Array.from(value, (x, column) => (weight + (skip ? skip[column] : 0)) * x) };
+}
+
+function delta_parts(trace, run, t, decay) {
+  const { rows, columns } = trace;
+  const [read, value] = [trace.read(t), trace.values(t)];
+  const past = new Float64Array(columns);
+  const before = t ? corrected(trace, decay, t, run.state(t - 1)) : null;
+  for (let at = 0; before && at < rows * columns; at++) past[at % columns] += read[Math.floor(at / columns)] * before[at];
+  const weight = dot(read, trace.write(t));
+  return { past, now: Float64Array.from(value, (x) => weight * x) };
 }
 
 function scan_parts(trace, run, t, decay) {

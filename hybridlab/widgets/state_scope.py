@@ -15,7 +15,18 @@ from hybridlab.widgets.arrays import pack
 from hybridlab.widgets.base import LivePicture, Shown, script
 from hybridlab.widgets.controls import Choice, Control, Play, Slider, View
 from hybridlab.widgets.palette import NEGATIVE, POSITIVE, RED, ZERO
-from hybridlab.widgets.state_traces import GROUP, READERS, AverageTrace, MatrixTrace, Numbers, Trace, arrays, rounded, traces
+from hybridlab.widgets.state_traces import (
+    GROUP,
+    READERS,
+    AverageTrace,
+    DeltaTrace,
+    MatrixTrace,
+    Numbers,
+    Trace,
+    arrays,
+    rounded,
+    traces,
+)
 from hybridlab.widgets.text import short, size
 
 if TYPE_CHECKING:
@@ -29,6 +40,8 @@ RECENT = 30  # characters of text in a title
 CLOCKS = (0.1, 1e5)  # half-lives between which a bar's length tells them apart
 AXES = {
     "matrix": ("key channels", "value channels"),
+    "delta": ("key channels", "value channels"),
+    "gated": ("key channels", "value channels"),
     "scan": ("state numbers", "channels"),
     "vector": ("channels", "tokens"),
     "average": ("channels", "tokens"),
@@ -70,7 +83,8 @@ class StateScope(LivePicture):
     the text goes on. With decay 4 every half-life is a quarter, the norm levels off, the effective rank falls, and a row
     with a short bar holds the last few tokens and nothing else: a text that begins there leaves it the same. The averages
     of RWKV-4 have nothing to climb; with decay 0 they weigh all tokens alike and hardly move any more. Mamba-2 has one clock
-    a head: all bars are as long, and each token sets them anew. In RetNet they stay as they are for good.
+    a head: all bars are as long, and each token sets them anew. In RetNet they stay as they are for good. In a delta rule
+    nothing fades, and yet the norm need not climb: a token takes away what its key had before it writes.
 
     Args:
         heads: what each head went through, from `traces` or by hand; all over the same tokens, T up to 256.
@@ -279,7 +293,7 @@ def _can_be_shown(call: OpCall) -> bool:
 
 
 def _name(trace: Trace, h: int) -> str:
-    if isinstance(trace, MatrixTrace):
+    if isinstance(trace, MatrixTrace | DeltaTrace):
         return f"head {h + 1}"
     return f"channels {GROUP * h + 1} to {GROUP * h + trace.values.shape[1]}"
 

@@ -1,6 +1,7 @@
 """What one head went through in a real run, and the states that follow from it, token by token.
 
-Four kinds of memory. A `MatrixTrace` is a diagonal recurrence with a matrix for a state: RWKV-5 and 6, SSD, retention. A
+Five kinds of memory. A `MatrixTrace` is a diagonal recurrence with a matrix for a state: RWKV-5 and 6, SSD, retention. In
+a `DeltaTrace` tokens look at such a matrix before they write, and take away what they find: delta rules and RWKV-7. A
 `ScanTrace` is Mamba's selective scan, where every cell of the matrix has a clock of its own. A `VectorTrace` is one number
 a channel: RG-LRU and any linear recurrence. An `AverageTrace` is RWKV-4: every channel a fading average.
 state_scope.js computes the same, from the same float32 numbers.
@@ -94,6 +95,85 @@ class MatrixTrace:
         now = None if self.bonus is None else (self.read * self.bonus * self.write).sum(1)
         skip = None if self.skip is None else np.full(len(self.values), self.skip[channel])
         return recurrence(self.write, np.exp(self.log_decay) * np.ones_like(self.write), self.read, now, skip)
+
+
+@dataclass(frozen=True, eq=False)
+class DeltaTrace:
+    """One head of a recurrence whose tokens look at the state before they write; row c of the state is a key channel.
+
+    S_t = diag(e^{log_decay_t}) S_{t-1} + replace_t (S_{t-1}^T seek_t)^T + write_t v_t^T;   o_t = read_t S_t
+
+    Args:
+        seek: along what a token looks at the old state, (T, K).
+        replace: along what it adds what it found, (T, K); minus beta times the key in a delta rule.
+        write: along what it adds its value, (T, K).
+        log_decay: natural logarithm of what each step leaves, at most 0, (T, K); 1 for T if it is the same at every token,
+            1 for K if all rows share it.
+        read: receptances or queries, (T, K).
+        values: v, (T, V).
+
+    Raises:
+        ValueError: shapes that do not fit, more than 128 rows or columns, numbers that are not finite, a positive log decay.
+    """
+
+    seek: Numbers
+    replace: Numbers
+    write: Numbers
+    log_decay: Numbers
+    read: Numbers
+    values: Numbers
+
+    kind: ClassVar[str] = "delta"
+    lines: ClassVar[bool] = False
+    bonus: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        _as_arrays(self)
+        (tokens, keys), columns = _two_axes(self, "write"), _two_axes(self, "values")[1]
+        for name in ("seek", "replace", "read"):
+            _check_shape(self, name, (tokens, keys))
+        _check_shape(self, "log_decay", (tokens, keys), (1, keys), (tokens, 1), (1, 1))
+        _check_shape(self, "values", (tokens, columns))
+        _check_numbers(self, "log_decay")
+
+    def states(self, decay: float = 1.0) -> Numbers:
+        """The state after every token, (T, K, V); `decay` multiplies the log decay."""
+        found, state = [], np.zeros((self.write.shape[1], self.values.shape[1]))
+        for t, value in enumerate(self.values):
+            state = self.corrected(t, state, decay) + self.write[t][:, None] * value
+            found.append(state)
+        return np.array(found)
+
+    def corrected(self, t: int, state: Numbers, decay: float) -> Numbers:
+        """What token t makes of a state, (K, V), before it writes its value."""
+        faded = np.exp(decay * self.log_decay_at(t))[:, None] * state
+        return faded + self.replace[t][:, None] * (self.seek[t] @ self.looked_at(state, faded))
+
+    def looked_at(self, old: Numbers, faded: Numbers) -> Numbers:
+        """The state that a token looks at: as the tokens before have left it."""
+        return old
+
+    def parts(self, t: int, states: Numbers, decay: float, bonus: float) -> tuple[Numbers, Numbers]:
+        """What output t takes from the past and from its own token, (V,) each; there is no bonus to add to."""
+        past = self.read[t] @ self.corrected(t, states[t - 1], decay) if t else np.zeros(self.values.shape[1])
+        return past, (self.read[t] @ self.write[t]) * self.values[t]
+
+    def log_decay_at(self, t: int) -> Numbers:
+        """The log decay of step t, (K,)."""
+        return np.broadcast_to(self.log_decay[t % len(self.log_decay)], self.write.shape[1:])
+
+
+class GatedDeltaTrace(DeltaTrace):
+    """The same, but a token looks at a state that has already faded, as in the gated delta rule.
+
+    S' = diag(e^{log_decay_t}) S_{t-1};   S_t = S' + replace_t (S'^T seek_t)^T + write_t v_t^T;   o_t = read_t S_t
+    """
+
+    kind: ClassVar[str] = "gated"
+
+    def looked_at(self, old: Numbers, faded: Numbers) -> Numbers:
+        """The state that a token looks at: as it is after fading."""
+        return faded
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +352,7 @@ class AverageTrace:
         return self.log_decay[0]
 
 
-Trace = MatrixTrace | ScanTrace | VectorTrace | AverageTrace
+Trace = MatrixTrace | DeltaTrace | ScanTrace | VectorTrace | AverageTrace
 
 
 def arrays(trace: Trace) -> dict[str, Numbers]:
@@ -310,6 +390,24 @@ def _wkv6(inputs: dict[str, Any]) -> list[Trace]:
     r, k, v, log_decay, bonus = (_numbers(inputs[name]) for name in ("r", "k", "v", "log_decay", "bonus"))
     heads = range(k.shape[2])
     return [MatrixTrace(k[0, :, h], log_decay[0, :, h], r[0, :, h], v[0, :, h], bonus[h]) for h in heads]
+
+
+def _wkv7(inputs: dict[str, Any]) -> list[Trace]:
+    _check_start(inputs.get("state"))
+    a, b, k, log_decay, r, v = (_numbers(inputs[name])[0] for name in ("a", "b", "k", "log_decay", "r", "v"))
+    return [DeltaTrace(*(x[:, h] for x in (a, b, k, log_decay, r, v))) for h in range(k.shape[1])]
+
+
+def _delta_rule(inputs: dict[str, Any]) -> list[Trace]:
+    """A delta rule is a gated one where nothing fades."""
+    return _gated_delta_rule({**inputs, "log_decay": torch.zeros_like(inputs["beta"])})
+
+
+def _gated_delta_rule(inputs: dict[str, Any]) -> list[Trace]:
+    _check_start(inputs.get("state"))
+    q, k, v, log_decay, beta = (_numbers(inputs[name])[0] for name in ("q", "k", "v", "log_decay", "beta"))
+    write, log_decay = beta[..., None] * k, log_decay[..., None]
+    return [GatedDeltaTrace(*(x[:, h] for x in (k, -write, write, log_decay, q, v))) for h in range(k.shape[1])]
 
 
 def _retention(inputs: dict[str, Any]) -> list[Trace]:
@@ -375,6 +473,9 @@ READERS: dict[str, Callable[[dict[str, Any]], list[Trace]]] = {
     "rg_lru": _rg_lru,
     "wkv4": _wkv4,
     "wkv6": _wkv6,
+    "wkv7": _wkv7,
+    "delta_rule": _delta_rule,
+    "gated_delta_rule": _gated_delta_rule,
     "selective_scan": _selective_scan,
     "ssd": _ssd,
     "retention": _retention,
