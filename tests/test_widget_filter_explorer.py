@@ -44,6 +44,10 @@ CORNERS = [
 ]
 
 
+# Each control moves alone: what the browser keeps must not outlive any of them.
+ALONE = {"hidden": 32, "frequency": 15, "bands": 9, "seed": 2, "log2_taps": 6, "slowest": 2, "fastest": 0.5, "fading": False}
+
+
 def random_views(count: int) -> list[dict]:
     rng = np.random.default_rng(9)
     return [
@@ -268,7 +272,8 @@ def test_browser_says_what_python_says(browser, tmp_path) -> None:
 
     widget = FilterExplorer(channels=1000)
     with opened(browser, widget, tmp_path) as page:
-        for values in CORNERS + random_views(30):
+        alone = [dict(list(ALONE.items())[:count]) for count in range(len(ALONE) + 1)]
+        for values in alone + CORNERS + random_views(20):
             view = FIRST | values
             if view["log2_taps"] % 0.25:
                 continue  # no place of the slider
