@@ -97,3 +97,13 @@ def test_does_not_need_or_change_gradients():
     x = ONES.clone().requires_grad_()
     same(x * 1, ONES)
     assert x.grad is None
+
+
+def test_complex_numbers_are_compared_in_both_parts(capsys):
+    ours = torch.tensor([1 + 2j, 3 - 1.5j])
+    same(ours.clone(), ours)
+    assert capsys.readouterr().out == "same: 4 numbers, worst difference below 1e-03\n"
+    with pytest.raises(AssertionError, match=r"0\.5 at \[1, 1\]: mine -1, ours -1\.5"):
+        same(torch.tensor([1 + 2j, 3 - 1j]), ours)
+    with pytest.raises(AssertionError, match="mine is complex64, ours is float32"):
+        same(ours, ours.real)

@@ -7,6 +7,7 @@ import torch
 
 from hybridlab.layers import (
     BaseConv,
+    DeltaMixer,
     H3Mixer,
     HyenaMixer,
     HyenaSizes,
@@ -43,6 +44,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "h3": lambda: H3Mixer(24, 6, 2),
     "stripedhyena": lambda: StripedHyenaMixer(24),
     "base conv": lambda: BaseConv(24, 32),
+    "delta": lambda: DeltaMixer(24, 3, 8),
     "taylor": lambda: TaylorMixer(24, 3, 4, 8),
 }
 

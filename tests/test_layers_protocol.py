@@ -9,6 +9,7 @@ from torch import Tensor
 from hybridlab.layers import (
     AttentionOptions,
     BaseConv,
+    DeltaMixer,
     Depth,
     GeGLU,
     GeluMLP,
@@ -92,6 +93,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "h3, heads": lambda: H3Mixer(WIDTH, STATE, HEAD_WIDTH),
     "stripedhyena": lambda: StripedHyenaMixer(WIDTH, StripedHyenaSizes(STATE, 3, heads=HEADS)),
     "base conv": lambda: BaseConv(WIDTH, INNER, 4, DEPTH),
+    "delta": lambda: DeltaMixer(WIDTH, HEADS, HEAD_WIDTH),
     "taylor": lambda: TaylorMixer(WIDTH, HEADS, 3, 5, DEPTH),
     "gelu mlp": lambda: GeluMLP(WIDTH, 40, DEPTH),
     "swiglu": lambda: SwiGLU(WIDTH, 40),
@@ -128,6 +130,7 @@ FORMULAS: dict[str, Callable[[int], tuple[int, int]]] = {
     "h3, heads": lambda t: (3 * WIDTH, WIDTH * HEAD_WIDTH * STATE),
     "stripedhyena": lambda t: (3 * 2 * WIDTH, WIDTH * 2 * STATE),
     "base conv": lambda t: (3 * INNER, 0),
+    "delta": lambda t: (0, MATRICES),
     "taylor": lambda t: (0, HEADS * (1 + 3 + 9) * (5 + 1)),
     "gelu mlp": lambda t: (0, 0),
     "swiglu": lambda t: (0, 0),

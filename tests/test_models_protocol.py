@@ -48,7 +48,7 @@ from hybridlab.models import (
 from hybridlab.state import ModelState, state_nbytes, state_tensors
 
 VOCABULARY, WIDTH, WINDOW, LENGTH, BATCH = 41, 24, 5, 21, 2
-PATTERN = "RWREPMSGTHAVBV"
+PATTERN = "RWREPMSGTHAVBVD"
 MODELS: dict[str, Callable[[], LanguageModel]] = {
     "rwkv4": lambda: RWKV4(RWKV4Config(VOCABULARY, WIDTH, 2, attention_width=16)),
     "rwkv5": lambda: RWKV5(RWKV5Config(VOCABULARY, WIDTH, 2, head_width=8)),
@@ -167,7 +167,7 @@ def test_bfloat16(name: str) -> None:
 def test_bytes_of_a_hybrid() -> None:
     """Numbers of float32. R, E, V: a shift and H matrices; P: a shift and three a channel; M: three inputs of the filter and
     sixteen a channel, twice the width; S: three inputs of the filter, of x, B and C, and six matrices; G: three inputs
-    of the filter and one number a channel; T: H matrices; H: two inputs of the filter, thrice the width, and all inputs;
+    of the filter and one number a channel; T, D: H matrices; H: two inputs of the filter, thrice the width, and all inputs;
     A: all tokens; W: W - 1 of them; B: a row of values, and a sum, a feature of a key of 8."""
     model = MODELS["hybrid"]()
     matrices, cache = WIDTH + 3 * 8 * 8, 2 * WIDTH
@@ -175,7 +175,9 @@ def test_bytes_of_a_hybrid() -> None:
     for length in (1, WINDOW, 4 * WINDOW):
         caches = cache * length + cache * min(length, WINDOW - 1)
         caches += 2 * 3 * WIDTH + WIDTH * length
-        numbers = 5 * matrices + 3 * (1 + 8 + 64) * 9 + (WIDTH + 3 * WIDTH) + mamba + mamba2 + 4 * WIDTH + 3 * 8 * 8 + caches
+        numbers = (
+            5 * matrices + 3 * (1 + 8 + 64) * 9 + (WIDTH + 3 * WIDTH) + mamba + mamba2 + 4 * WIDTH + 2 * 3 * 8 * 8 + caches
+        )
         assert state_nbytes(model.init_state(1, length)) == 4 * numbers
 
 

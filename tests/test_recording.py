@@ -14,7 +14,7 @@ from hybridlab.state import state_tensors
 
 # What the letters of a hybrid run on, attention (A) and window attention (W) left out.
 OPS = {"P": "wkv4", "E": "wkv6", "R": "wkv6", "V": "wkv7", "M": "selective_scan", "S": "ssd", "G": "rg_lru"}
-OPS |= {"T": "retention", "H": "long_conv", "B": "taylor_attention"}
+OPS |= {"T": "retention", "H": "long_conv", "B": "taylor_attention", "D": "delta_rule"}
 
 
 @pytest.mark.parametrize("backend", ["naive", "numba"])
@@ -30,7 +30,9 @@ def test_calls_are_what_the_op_computed(kind: str, backend: str) -> None:
         output, after = getattr(ops, call.op)(**call.inputs)
         torch.testing.assert_close(call.output, output, rtol=0, atol=0)
         torch.testing.assert_close(call.state, after, rtol=0, atol=0)
-        assert any(torch.equal(call.state, tensor) for tensor in state_tensors(state))
+        # Another run of the model: PyTorch's matrix products may differ in the last bit once Numba has been loaded.
+        kept = [tensor for tensor in state_tensors(state) if tensor.shape == call.state.shape]
+        assert min((call.state - tensor).abs().max() for tensor in kept) < 1e-13
         assert not call.output.requires_grad
 
 

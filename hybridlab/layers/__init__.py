@@ -3,6 +3,7 @@
 from hybridlab.layers.base_conv import BaseConv, BaseConvState
 from hybridlab.layers.block_diagonal import BlockDiagonal
 from hybridlab.layers.capped_head import CappedHead
+from hybridlab.layers.delta_mixer import DeltaMixer, DeltaState
 from hybridlab.layers.embedding_scale import EmbeddingScale
 from hybridlab.layers.gated_norm import GatedRMSNorm
 from hybridlab.layers.geglu import GeGLU
@@ -45,6 +46,8 @@ __all__ = [
     "BlockState",
     "CappedHead",
     "ChannelMixingState",
+    "DeltaMixer",
+    "DeltaState",
     "Depth",
     "EmbeddingScale",
     "GatedRMSNorm",

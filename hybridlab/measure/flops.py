@@ -43,6 +43,12 @@ def wkv7_flops(r: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *othe
     return 9 * batch * length * heads * keys * v[-1]
 
 
+def delta_rule_flops(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *others: Any, out_shape: Any = None) -> int:
+    """Each entry of the state: 2 to look at it, 2 to correct it, 2 to read it; and 2 a value: the error, times beta."""
+    batch, length, heads, keys = k
+    return batch * length * heads * (6 * keys + 2) * v[-1]
+
+
 def taylor_attention_flops(
     q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *others: Any, out_shape: Any = None
 ) -> int:
@@ -103,6 +109,7 @@ def modal_conv_flops(x: tuple[int, ...], poles: tuple[int, ...], *others: Any, o
 
 
 FORMULAS: dict[str, Callable[..., int]] = {
+    "delta_rule": delta_rule_flops,
     "long_conv": long_conv_flops,
     "modal_conv": modal_conv_flops,
     "retention": retention_flops,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from hybridlab.layers import (
+    DeltaMixer,
     Depth,
     GroupedAttention,
     HyenaMixer,
@@ -101,6 +102,10 @@ def _rwkv7(config: HybridConfig, depth: Depth) -> Layer:
     return RWKV7TimeMixing(config.width, config.heads, config.head_width, depth=depth, first=first)
 
 
+def _delta(config: HybridConfig, depth: Depth) -> Layer:
+    return DeltaMixer(config.width, config.heads, config.head_width)
+
+
 def _taylor(config: HybridConfig, depth: Depth) -> Layer:
     key_width = min(config.head_width, SHORT_KEYS)
     return TaylorMixer(config.width, config.heads, key_width, config.head_width, depth)
@@ -153,6 +158,7 @@ LETTERS = {
     "H": Letter("Hyena, a long convolution with gates", _hyena),
     "B": Letter("Based's linear attention, with Taylor features", _taylor),
     "V": Letter("RWKV-7 time mixing, Goose", _rwkv7),
+    "D": Letter("DeltaNet's delta rule", _delta),
 }
 
 
