@@ -251,8 +251,10 @@ def test_benchmark_measures_writes_and_reads_back(op: str, tmp_path: Path) -> No
         ("forward", 8), ("forward", 16), ("forward+backward", 8), ("forward+backward", 16), ("decode", 1),
     ]  # fmt: skip
     assert len(lines) == len(found.cells)
-    assert all(cell.results["numba"].ratio == exactly(1.0) for cell in found.cells)
-    assert all(cell.results[name].seconds.median > 0 for cell in found.cells for name in {"naive", *PYTORCH_FORMS[op]})
+    assert found.kernel == ("auto" if SETTINGS[op].chooses else "numba")
+    assert all(cell.results[found.kernel].ratio == exactly(1.0) for cell in found.cells)
+    others = {"numba", "naive", *BESIDE_KERNEL_AND_LOOP[op]}
+    assert all(cell.results[name].seconds.median > 0 for cell in found.cells for name in others)
     assert found.sizes == SETTINGS[op].sizes
     assert found.machine.threads == 1
     data, page = found.write(tmp_path / "new")

@@ -81,7 +81,7 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
         (["memory", "rwkv4-169m", "--context", "0"], "context must be"),
         (["memory", "rwkv4-169m", "--context", "8", "--json", "--csv"], "--json or --csv, not both"),
         (["bench", "--op", "wkv9"], "unknown op 'wkv9'"),
-        (["start", "99"], "there is no exercise '99'; there are: 02_linear_recurrence, 03_rwkv"),
+        (["start", "99"], "there is no exercise '99'; there are: 01_attention, 02_linear_recurrence, 03_rwkv"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )

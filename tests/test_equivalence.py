@@ -22,6 +22,8 @@ INPUTS = {
     "selective_scan": {"x", "dt", "A", "B", "C", "D", "state"},
     "ssd": {"x", "dt", "A", "B", "C", "D", "state"},
     "retention": {"q", "k", "v", "log_decay", "state"},
+    "long_conv": {"x", "filter", "skip", "state"},
+    "modal_conv": {"x", "poles", "residues", "skip", "state"},
     "taylor_attention": {"q", "k", "v", "kv_state", "k_state"},
     "wkv4": {"k", "v", "log_decay", "bonus", "state"},
     "wkv6": {"r", "k", "v", "log_decay", "bonus", "state"},
@@ -119,7 +121,8 @@ def test_cases_are_the_same_numbers_in_float32_and_at_every_call(op: str) -> Non
         first, second = case.tensors(), case.tensors()
         for name, tensor in first.items():
             assert torch.equal(tensor, second[name])
-            assert torch.equal(tensor, tensor.float().to(tensor.dtype))
+            single = torch.complex64 if tensor.is_complex() else torch.float32
+            assert torch.equal(tensor, tensor.to(single).to(tensor.dtype))
 
 
 Run = Callable[..., tuple[Tensor, Tensor]]

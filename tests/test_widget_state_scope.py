@@ -370,7 +370,7 @@ def test_mamba_2_has_one_clock_a_head_and_retnet_never_sets_it() -> None:
 
 def test_wrong_layers_heads_and_texts_are_refused() -> None:
     hybrid = shaken("HybridLM of every letter")
-    with pytest.raises(ValueError, match=r"layer: expected one with a state to look at \(2, 3, 4, 5, 6, 7, 8\), got 0"):
+    with pytest.raises(ValueError, match=r"one with a state to look at \(2, 3, 4, 5, 6, 7, 8, 11, 12\), got 0"):
         scope(hybrid, text(5))
     with pytest.raises(ValueError, match=r"layer: .* \(there is none\), got 1"):
         scope(shaken("Decoder"), text(5), layer=1)
@@ -393,9 +393,9 @@ def test_wrong_recordings_are_refused() -> None:
             traces(call._replace(inputs=call.inputs | {"state": call.state}))
         assert traces(call._replace(inputs={name: x for name, x in call.inputs.items() if name != "state"}))
     with pytest.raises(
-        ValueError, match=r"delta_rule has no reader yet; there are readers for linear_recurrence, rg_lru, wkv4, wkv6, "
+        ValueError, match=r"long_conv has no reader yet; there are readers for linear_recurrence, rg_lru, wkv4, wkv6, "
     ):
-        traces(call._replace(op="delta_rule"))
+        traces(call._replace(op="long_conv"))
 
 
 def test_wrong_heads_are_refused() -> None:
