@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from hybridlab.layers import Depth, Layer, MambaMixer, MambaSizes, ResidualBlock, RWKV7Ranks, RWKV7TimeMixing, SwiGLU
 from hybridlab.layers.delta_mixer import DeltaMixer
@@ -237,8 +238,8 @@ def choices(seeds: int = SEEDS) -> list[tuple[str, int, str, int]]:
 
 def sweep(seeds: int = SEEDS, recipe: Recipe = FULL) -> TrackingResults:
     """Every task with every mixer, from several seeds: some minutes of one core."""
-    runs = (run(task, mixer, layers, seed, recipe) for task, layers, mixer, seed in choices(seeds))
-    return TrackingResults(tuple(runs), recipe)
+    bar = tqdm(choices(seeds), unit="run")
+    return TrackingResults(tuple(run(task, mixer, layers, seed, recipe) for task, layers, mixer, seed in bar), recipe)
 
 
 def tracking_results(path: str | Path = DATA) -> TrackingResults:
