@@ -31,6 +31,7 @@ def test_measured_is_accounted(name: str, context: int) -> None:
     assert account(model, context, batch=2, dtype="float32").total_bytes == measured
 
 
+@pytest.mark.minutes
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("name", TINY)

@@ -155,6 +155,7 @@ def test_contenders_compute_the_same(op: str, mode: str) -> None:
     bench._check_agreement(runners, "numba")
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("op", SETTINGS)
 def test_backward_compares_the_gradient_of_every_input(op: str) -> None:
     given = problem(op, "forward+backward", 5)

@@ -52,6 +52,7 @@ def test_everything_is_equivalent(op: str) -> None:
     assert compared == {way for way in report.ways if way.form != TRUTH}, "every backend runs here, Triton interpreted"
 
 
+@pytest.mark.minutes
 @pytest.mark.usefixtures("no_triton")
 @pytest.mark.parametrize("op", OPS)
 def test_every_case_compares_output_state_and_every_gradient(op: str) -> None:
