@@ -191,7 +191,7 @@ def test(layer):
     for t in range(1, 12):
         other = torch.cat((x[:t], torch.randn(t + 3, 8, dtype=torch.float64)))
         if not torch.allclose(layer(other)[:t], whole[:t], rtol=1e-8):
-            return False
+            raise AssertionError
 """
 
 TEST_LONGER = "    torch.testing.assert_close(layer(torch.cat((x, x)))[:12], before)\n"
@@ -429,6 +429,17 @@ WRONG = {
         (
             "must be attention",
             "import torch\ndef test(layer):\n    x = torch.zeros(5, 8).double()\n    assert not layer(x).any()\n",
+        ),
+        (
+            "returns what it found, and raises nothing",
+            TEST.replace(
+                "    for t in range(1, 16):\n        torch.testing.assert_close(layer(x[:t]), whole[:t])",
+                "    return all(torch.allclose(layer(x[:t]), whole[:t]) for t in range(1, 16))",
+            ),
+        ),
+        (
+            "False where it should raise",
+            TEST_ENDINGS.replace("raise AssertionError", "return False"),
         ),
         ("none is right", "def test(layer):\n    raise AssertionError\n"),
         ("all are right", "import torch\ndef test(layer):\n    assert layer(torch.ones(4, 8).double()).isfinite().all()\n"),

@@ -12,7 +12,7 @@ from exercise_answers import ROOT, answer, answers, complaints, solution
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from hybridlab.course import ledger
-from hybridlab.course.practice import probes, task_data
+from hybridlab.course.practice import probes, task_data, verdicts
 from hybridlab.course.probe import measure
 from hybridlab.course.probes_attention import RIGHT_LAYERS, WRONG_LAYERS
 from hybridlab.ops import attention
@@ -156,6 +156,16 @@ def test_a_test_that_looks_too_little_is_stopped_by_a_layer_made_for_it(name, mi
     test = answer(EXERCISE, "01-causal", answers(EXERCISE).wrong["01-causal"][name])
     said = measure(probes("01-causal")[1], test)
     assert set(missed) <= {layer for layer, rejected in zip(said.labels, said.values, strict=True) if not rejected}
+
+
+@pytest.mark.parametrize("name", ["returns what it found, and raises nothing", "False where it should raise"])
+def test_a_test_that_returns_what_it_should_raise_is_told_so(name):
+    said = verdicts("01-causal", answer(EXERCISE, "01-causal", answers(EXERCISE).wrong["01-causal"][name]))
+    assert any("a test raises AssertionError or returns nothing" in verdict.complaint for verdict in said)
+
+
+def test_a_row_too_many_is_said_once():
+    assert complaints(EXERCISE, "01-window", answers(EXERCISE).wrong["01-window"]["W rows kept"]) == ["rows in the cache"]
 
 
 def test_merged_halves_are_pytorchs_attention():

@@ -138,7 +138,8 @@ def gradient(inputs: Inputs) -> Run:
 def rejects(versions: dict[str, Any]) -> Run:
     """A probe of a test that a learner wrote: 1 for each version it rejects, 0 for each it lets pass.
 
-    A test rejects by raising AssertionError or by returning False; any other error of its own is the learner's to see.
+    A test rejects by raising AssertionError. What it returns fails nothing under pytest either, so a test that returns
+    anything is told so; any other error of its own is the learner's to see as well.
     """
 
     def run(answer: Any, rng: Generator) -> dict[str, float]:
@@ -149,9 +150,12 @@ def rejects(versions: dict[str, Any]) -> Run:
 
 def _rejected(test: Any, version: Any) -> bool:
     try:
-        return test(version) is False
+        returned = test(version)
     except AssertionError:
         return True
+    if returned is not None:
+        raise TypeError(f"a test raises AssertionError or returns nothing: this one returned a {type(returned).__name__}")
+    return False
 
 
 def _first(result: Any) -> Tensor:

@@ -54,10 +54,14 @@ def _six_tokens() -> list[Tensor]:
 
 
 def _read(answer: Any, text: list[Tensor], window: int, cache: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Outputs and cache in one tensor; a shape that is wrong is an error, which makes a verdict."""
+    """Outputs and cache in one tensor; a shape that is wrong is an error, which makes a verdict.
+
+    Rows too many are left out: they have a check of their own (`_rows_kept`), and would fail all others with it.
+    """
     q, k, v = text
-    outputs, (keys, values) = answer(q, k, v, window, cache)
+    outputs, kept = answer(q, k, v, window, cache)
     rows = min(len(k) + (0 if cache is None else len(cache[0])), window - 1)
+    keys, values = (x[max(0, len(x) - rows) :] for x in kept)
     for name, made, shape in (
         ("outputs", outputs, (*q.shape[:2], v.shape[2])),
         ("keys in the cache", keys, (rows, *k.shape[1:])),
@@ -74,6 +78,18 @@ def _reading(window: int, inputs: Inputs, rows: int | None = None) -> Callable[[
         return _read(answer, text, window, None if rows is None else _cache(rng, rows))
 
     return run
+
+
+def _rows_kept(answer: Any, rng: Generator) -> dict[str, float]:
+    """How many keys and values are kept, of a text and after a full cache."""
+    rows: dict[str, float] = {}
+    for window in (1, 2, 3, 4, 6, 20):
+        for after, cache in (("", None), (" after a full cache", _cache(rng, window - 1))):
+            kept = answer(*_text(rng), window, cache)[1]
+            rows |= {
+                f"{name}, window {window}{after}": float(len(x)) for name, x in zip(("keys", "values"), kept, strict=True)
+            }
+    return rows
 
 
 def _five_inputs(answer: Any) -> Callable[..., Tensor]:
@@ -136,6 +152,20 @@ def _windows(inputs: Inputs, windows: tuple[int, ...]) -> Callable[[Any, Generat
     def run(answer: Any, rng: Generator) -> Tensor:
         text = inputs(rng)
         return torch.stack([answer(*text, window) for window in windows])
+
+    return run
+
+
+def _gradients(
+    inputs: Inputs, function: Callable[[Any], Callable[..., Any]]
+) -> Callable[[Any, Generator], dict[str, float]]:
+    """Those of `gradient`, each with the name of the input whose it is."""
+    names = ("q", "k", "v", "keys in the cache", "values in the cache")
+
+    def run(answer: Any, rng: Generator) -> dict[str, float]:
+        found = gradient(inputs)(function(answer), rng).tolist()
+        named = zip(names, inputs(rng), strict=False)
+        return dict(zip((f"{name}, number {i}" for name, x in named for i in range(x.numel())), found, strict=True))
 
     return run
 
@@ -379,10 +409,10 @@ def _ways_to_merge(answer: Any, rng: Generator) -> dict[str, float]:
     merge = answer[1]
     a, b, c, d = _summaries(answer, text, [2, 3, 1, 3])
     ways = {
-        "from the left": merge(merge(merge(a, b), c), d),
-        "from the right": merge(a, merge(b, merge(c, d))),
-        "as a tree": merge(merge(a, b), merge(c, d)),
-        "shuffled": merge(merge(d, a), merge(c, b)),
+        "a merge from the left": merge(merge(merge(a, b), c), d),
+        "a merge from the right": merge(a, merge(b, merge(c, d))),
+        "a merge as a tree": merge(merge(a, b), merge(c, d)),
+        "a merge in shuffled order": merge(merge(d, a), merge(c, b)),
     }
     whole = _at_once(answer, text)
     return {name: _apart(answer[2](way), whole) for name, way in ways.items()}
@@ -392,7 +422,10 @@ def _empty_half(inputs: Inputs) -> Callable[[Any, Generator], dict[str, float]]:
     def run(answer: Any, rng: Generator) -> dict[str, float]:
         text = inputs(rng)
         whole = _at_once(answer, text)
-        return {place: _apart(_cut(answer, text, first), whole) for place, first in (("first", 0), ("second", LISTED))}
+        return {
+            place: _apart(_cut(answer, text, first), whole)
+            for place, first in (("an empty first list", 0), ("an empty second list", LISTED))
+        }
 
     return run
 
@@ -455,10 +488,11 @@ PROBES = {
         Probe("after a cache that is not full", _reading(6, lambda rng: _text(rng, 2), rows=2)),
         Probe("a single token after a cache", _reading(4, lambda rng: _text(rng, 1), rows=3)),
         Probe("window 1, after a cache without rows", _reading(1, _text, rows=0)),
+        Probe("rows in the cache", _rows_kept, because="of a young text all, then W - 1"),
         Probe("cut in two, pieces minus whole", _pieces([[cut, TOKENS - cut] for cut in range(1, TOKENS)], 4), expected=0.0),
         Probe("cut often, pieces minus whole", _pieces([[5, 4, 3], [9, 1, 1, 1], [1] * 12], 4), expected=0.0),
         Probe("a ramp of keys", _reading(3, _loud), because="scores from -900 to 900, also in what is hidden"),
-        Probe("gradient", lambda answer, rng: gradient(_with_cache)(_five_inputs(answer), rng)),
+        Probe("gradient", _gradients(_with_cache, _five_inputs)),
         Probe("causal", lambda answer, rng: causal(_text, TOKENS)(_outputs_alone(answer), rng), expected=0.0),
         Probe("tokens a window ago replaced", _forgotten, expected=0.0),
         Probe(
@@ -477,7 +511,7 @@ PROBES = {
         Probe("a single token", _windows(lambda rng: _text(rng, 1), (1, 4))),
         Probe("keys that the last of nine tokens sees", _keys_seen),
         Probe("a ramp of keys", _windows(_loud, (3, 4))),
-        Probe("gradient", lambda answer, rng: gradient(_text)(_of(4)(answer), rng)),
+        Probe("gradient", _gradients(_text, _of(4))),
         Probe("causal, window 3", lambda answer, rng: causal(_text, TOKENS)(_of(3)(answer), rng), expected=0.0),
         Probe("causal, window 4", lambda answer, rng: causal(_text, TOKENS)(_of(4)(answer), rng), expected=0.0),
         Probe("a tensor as large as T x T (1) or none (0)", _as_large_as_the_matrix, expected=0.0),
@@ -503,8 +537,8 @@ PROBES = {
         Probe("a ramp of scores, the other order minus this one", _either_order(_loud_halves), expected=0.0),
         Probe("a ramp of scores, float32", _every_cut(_float32_of(_loud_halves)), tolerance=1e-3),
         Probe("scores near -900 and 900", _every_cut(_far_apart)),
-        Probe("gradient", lambda answer, rng: gradient(_halves)(_all_cuts(answer), rng)),
-        Probe("gradient, a ramp of scores", lambda answer, rng: gradient(_loud_halves)(_all_cuts(answer), rng)),
+        Probe("gradient", _gradients(_halves, _all_cuts)),
+        Probe("gradient, a ramp of scores", _gradients(_loud_halves, _all_cuts)),
         Probe("a summary's numbers, more than for one key", _sizes, expected=0.0),
         Probe("a summary before and after it was merged", _summaries_untouched, expected=0.0),
         Probe(
