@@ -38,7 +38,7 @@ def random_text(*sizes):
     ("task", "name", "catches"),
     [
         ("07-symmetric", "no longer than ten", ["products, a hundred times as long"]),
-        ("07-symmetric", "every pair twice", ["not the fewest (1) or the fewest (0)"]),
+        ("07-symmetric", "every pair twice", ["features: too many (1), too few (-1), the fewest (0)"]),
         ("07-symmetric", "the pairs detached", ["gradient"]),
         ("07-symmetric", "always float64", ["float32 stays float32 (1)"]),
         ("07-carried", "summed over the texts", ["texts and heads in front, three pieces"]),

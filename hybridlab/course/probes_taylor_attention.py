@@ -60,9 +60,10 @@ def _a_single_vector(answer: Any, rng: Generator) -> Tensor:
     return answer(normal(rng, 4)) @ answer(normal(rng, 4))
 
 
-def _not_the_fewest(answer: Any, rng: Generator) -> dict[str, float]:
+def _too_many_or_too_few(answer: Any, rng: Generator) -> dict[str, float]:
     # The dot product is a polynomial in q and k whose rank is this number: nobody needs more, or does with less.
-    return {f"K = {K}:": float(answer(normal(rng, 2, K)).shape[-1] != math.comb(K + 2, 2)) for K in (1, 2, 3, 8, 16)}
+    more = {K: answer(normal(rng, 2, K)).shape[-1] - math.comb(K + 2, 2) for K in (1, 2, 3, 8, 16)}
+    return {f"K = {K}:": float((n > 0) - (n < 0)) for K, n in more.items()}  # how many too many would tell the number
 
 
 # 07-carried: taylor(q, k, v, state=None) -> (outputs, state), q and k (..., T, K), v (..., T, V); any kind of state.
@@ -228,7 +229,7 @@ PROBES = {
         Probe("a: K, from the features", lambda answer, rng: _key_width(float(answer[0])), 5.0, 1e-3),
         Probe("b: K, from the features", lambda answer, rng: _key_width(float(answer[1]), 3), 4.0, 1e-3),
         Probe("c: V, from the numbers", lambda answer, rng: float(answer[2]) / 57 - 1, 6.0, 1e-3),
-        Probe("d: K, from the bytes", lambda answer, rng: _key_width(float(answer[3]) / (2 * 8 * 65)), 16.0, 1e-3),
+        Probe("d: heads, from the bytes", lambda answer, rng: float(answer[3]) / (2 * 273 * 65), 8.0, 1e-3),
         Probe("e: features, from the K", lambda answer, rng: 1 + float(answer[4]) + float(answer[4]) ** 2, 111.0, 1e-3),
         Probe("f: heads, from the numbers", lambda answer, rng: float(answer[5]) / (273 * 17), 4.0, 1e-3),
     ],
@@ -240,7 +241,7 @@ PROBES = {
         Probe("products, a hundred times as long", _on(_long_keys)),
         Probe("texts and heads in front", _on(lambda rng: _queries_and_keys(rng, 4, 2, 3))),
         Probe("a single vector", _a_single_vector),
-        Probe("not the fewest (1) or the fewest (0)", _not_the_fewest, expected=0.0),
+        Probe("features: too many (1), too few (-1), the fewest (0)", _too_many_or_too_few, expected=0.0),
         Probe("gradient", lambda answer, rng: gradient(lambda g: _queries_and_keys(g, 4))(partial(_products, answer), rng)),
         Probe("each token by itself", causal(lambda rng: [normal(rng, TOKENS, 4)], TOKENS), expected=0.0),
         Probe(
