@@ -3,6 +3,7 @@
 The texts at the end, some of which let the delta rule and a sum differ, are what task 08-angles hands to a learner's test.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -54,23 +55,41 @@ LONG_TEXT = 150
 WIPE = -1e6
 
 
-def _both(answer: Any, inputs: list[Tensor]) -> Tensor:
-    """Outputs and state in one tensor; a shape that is wrong is an error, which makes a verdict."""
+def _both(answer: Any, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Outputs and state; a shape that is wrong is an error, which makes a verdict."""
     outputs, state = answer(*inputs)
     k, v = inputs[1:3]
     expected = (*v.shape[1:-1], k.shape[-1], v.shape[-1])
     for name, made, shape in (("outputs", outputs, tuple(v.shape)), ("state", state, expected)):
         if tuple(made.shape) != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(made.shape)}")
-    return torch.cat((outputs.flatten(), state.flatten()))
+    return outputs, state
+
+
+def _places(name: str, x: Tensor) -> dict[str, float]:
+    """The numbers of `x`, each called by what a learner would type to see it."""
+    places = itertools.product(*map(range, x.shape))
+    return {f"{name}{list(place)}": value for place, value in zip(places, x.flatten().tolist(), strict=True)}
 
 
 def _on(inputs: Inputs) -> Run:
-    return lambda answer, rng: _both(answer, inputs(rng))
+    def run(answer: Any, rng: Generator) -> dict[str, float]:
+        outputs, state = _both(answer, inputs(rng))
+        return _places("outputs", outputs) | _places("memory", state)
+
+    return run
 
 
 def _gradients_of_both(inputs: Inputs) -> Run:
-    return lambda answer, rng: gradient(inputs)(lambda *given: _both(answer, list(given)), rng)
+    def joined(answer: Any, given: list[Tensor]) -> Tensor:
+        return torch.cat([x.flatten() for x in _both(answer, given)])
+
+    return lambda answer, rng: gradient(inputs)(lambda *given: joined(answer, list(given)), rng)
+
+
+def _untouched(names: str, inputs: Inputs) -> Run:
+    """`untouched`, with the inputs called by their names."""
+    return lambda answer, rng: dict(zip(names.split(), untouched(inputs)(answer, rng).values(), strict=True))
 
 
 def _stays_float32(inputs: Inputs) -> Run:
@@ -155,7 +174,7 @@ def _long_text(answer: Any, rng: Generator) -> Tensor:
 def _early(inputs: Inputs) -> Run:
     """What the chapter's rule makes of an answer's values and betas."""
 
-    def run(answer: Any, rng: Generator) -> Tensor:
+    def run(answer: Any, rng: Generator) -> dict[str, float]:
         _, k, v, log_decay, beta, S = inputs(rng)
         values, betas = answer[1](v.clone(), log_decay.clone(), beta.clone())
         if values.shape != v.shape or betas.shape != beta.shape:
@@ -165,7 +184,7 @@ def _early(inputs: Inputs) -> Run:
             S = decay * S
             S = S + beta_t * torch.outer(k_t, v_t - k_t @ S)
             states.append(S)
-        return torch.stack(states)
+        return _places("memories", torch.stack(states))
 
     return run
 
@@ -176,7 +195,7 @@ def _steep(rng: Generator) -> list[Tensor]:
 
 
 def _early_untouched(answer: Any, rng: Generator) -> dict[str, float]:
-    return untouched(lambda rng: _gated(rng)[2:])(answer[1], rng)
+    return _untouched("v log_decay beta", lambda rng: _gated(rng)[2:])(answer[1], rng)
 
 
 # 08-new: delta(q, k, v, beta, state=None) -> (outputs, state); q and k (T, H, K), v (T, H, V), beta (T, H), state (H, K, V).
@@ -280,7 +299,7 @@ def _spread(rng: Generator) -> list[Tensor]:
 
 
 def _tuned_untouched(answer: Any, rng: Generator) -> dict[str, float]:
-    return untouched(lambda rng: _spread(rng)[-1:])(answer[1], rng)
+    return _untouched("a", lambda rng: _spread(rng)[-1:])(answer[1], rng)
 
 
 # 08-angles: test(k, beta), where k (T, K) and beta (T,) are those of a text.
@@ -355,7 +374,7 @@ def _texts(texts: dict[str, Text]) -> Run:
 PROBES = {
     "08-rewrite": [
         Probe("a: what Dee answers, if her second step did this to Bob", _dee_after_her_second_time, 1.0, 1e-3),
-        Probe("b: what Dee wrote along her key, if Ann ends here", _written_for_dee, -0.8, 1e-3),
+        Probe("b: what Dee must have written along her key, if Ann ends at this", _written_for_dee, -0.8, 1e-3),
         Probe("c: what the memory answers for the long key, with this beta", _dee_with_a_long_key, 1.0, 1e-2),
         Probe("d: what Dee answers, if her step did this to Ann", _dee_reflected, -3.2, 1e-3),
         Probe("e: Bob's answer, if Ann's is 4 and Dee's this", _bob_after_dee, 5.0, 1e-3),
@@ -375,7 +394,7 @@ PROBES = {
         Probe("late: causal", _late(causal(_gated, TOKENS)), expected=0.0),
         Probe("late: gradient", _late(_gradients_of_both(_gated_from))),
         Probe("late: float32 stays float32 (1)", _late(_stays_float32(_gated_from)), expected=1.0),
-        Probe("late: inputs untouched", _late(untouched(_gated_from)), expected=0.0),
+        Probe("late: inputs untouched", _late(_untouched("q k v log_decay beta state", _gated_from)), expected=0.0),
         Probe("as_early: the memories of the chapter's rule", _early(_gated_from)),
         Probe("as_early: log decays from -5 to 0", _early(_steep)),
         Probe("as_early: inputs untouched", _early_untouched, expected=0.0),
@@ -391,7 +410,7 @@ PROBES = {
         Probe("gradient", _gradients_of_both(_heads)),
         Probe("gradient, with a state", _gradients_of_both(_heads_from)),
         Probe("float32 stays float32 (1)", _stays_float32(_heads_from), expected=1.0),
-        Probe("inputs untouched", untouched(_heads_from), expected=0.0),
+        Probe("inputs untouched", _untouched("q k v beta state", _heads_from), expected=0.0),
     ],
     "08-parity": [
         Probe("mirrors: all ones", _mirrored(lambda rng: torch.ones(7, dtype=torch.int64))),
