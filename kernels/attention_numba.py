@@ -124,8 +124,9 @@ def _forward_blocks(inputs, sight, results):
     q = inputs[0]
     heads, blocks = q.shape[1], (q.shape[2] + ROWS - 1) // ROWS
     for task in prange(q.shape[0] * heads * blocks):
-        # The last blocks see most: first, so that no thread is left with one at the end.
-        block, head = blocks - 1 - np.int64(task) // (q.shape[0] * heads), np.int64(task) % (q.shape[0] * heads)
+        # A thread gets a run of tasks, and the last blocks of a head see most: they alternate with the first ones.
+        head, place = np.int64(task) // blocks, np.int64(task) % blocks
+        block = blocks - 1 - place // 2 if place % 2 else place // 2
         _forward_block(inputs, sight, results, head // heads, head % heads, block * ROWS)
 
 

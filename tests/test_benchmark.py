@@ -59,12 +59,14 @@ def test_every_contender_runs_once_a_round_and_none_always_behind_the_same(monke
     calls: list[str] = []
     monkeypatch.setattr(stopwatch, "_repeats", lambda run: 1)
     runs = {name: (lambda name=name: calls.append(name)) for name in "abc"}
-    found = interleave(runs, seconds=0, least=3, most=9)
+    found = interleave(runs, seconds=0, least=6, most=9)
     rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
-    assert len(rounds) == 3
+    assert len(rounds) == 6
     assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
     assert {names[0] for names in rounds} == {"a", "b", "c"}
-    assert [len(x.wall) for x in found.values()] == [3, 3, 3]
+    behind = {(names[i - 1], names[i]) for names in rounds for i in (1, 2)}
+    assert behind == {(one, other) for one in "abc" for other in "abc" if one != other}
+    assert [len(x.wall) for x in found.values()] == [6] * 3
 
 
 def test_rounds_stop_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,8 +87,9 @@ def interleave(contenders: Mapping[str, Callable[[], object]], seconds: float, l
     for done in range(most):
         if done >= least and time.perf_counter() > end:
             break
-        # Rotated: no contender always runs behind the same one, on the cache that one leaves.
-        for name in names[done % len(names) :] + names[: done % len(names)]:
+        # Rotated, every other round backwards: none always runs behind the same one, on the cache that one leaves.
+        start = done // 2 % len(names)
+        for name in (names[start:] + names[:start])[:: -1 if done % 2 else 1]:
             wall, cpu = timed(contenders[name], repeats[name])
             times[name].wall.append(wall)
             times[name].cpu.append(cpu)
