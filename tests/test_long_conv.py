@@ -183,16 +183,19 @@ def test_the_state_grows_until_the_filter_ends() -> None:
 
 
 def test_auto_adds_up_what_is_little_and_transforms_what_is_much() -> None:
-    def chosen(length: int, taps: int, past: int = 0, dtype: torch.dtype = FLOAT32) -> str:
+    def chosen(length: int, taps: int, past: int = 0, dtype: torch.dtype = FLOAT32, turned: bool = False) -> str:
         x, state = (torch.empty(1, rows, 8, dtype=dtype, device="meta") for rows in (length, past))
-        run = module._chosen(x, torch.empty(8, taps, dtype=dtype, device="meta"), state, "auto", None)
-        return "fft" if run is module.long_conv_fft else "sums"
+        filters = torch.empty(taps, 8, dtype=dtype, device="meta").mT
+        run = module._chosen(x, filters.contiguous() if turned else filters, state, "auto", None)
+        return {module.long_conv_fft: "fft", module.long_conv_recurrent: "loop"}.get(run, "sums")
 
     # Without a past half of the products are missing: 1024 tokens are still less work as sums.
     assert [chosen(T, T) for T in (1, 64, 512, 1024, 4096)] == ["sums", "sums", "sums", "sums", "fft"]
     # A short filter, and a step after a long past, are few products.
     assert [chosen(4096, 64), chosen(1, 10**5, 10**5), chosen(1024, 10**5, 10**5)] == ["sums", "sums", "fft"]
     assert [chosen(64, 64, dtype=torch.bfloat16), chosen(1, 64, 63, torch.bfloat16)] == ["fft", "sums"]
+    # A kernel that wants time first would turn the whole filter for one token.
+    assert [chosen(1, 64, 63, turned=True), chosen(2, 64, 63, turned=True)] == ["loop", "sums"]
 
 
 def test_lengths_of_transforms() -> None:

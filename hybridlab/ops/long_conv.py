@@ -138,7 +138,14 @@ def _kept(x: Tensor, taps: Tensor, state: Tensor) -> Tensor:
 def _chosen(x: Tensor, taps: Tensor, state: Tensor, backend: str, form: str | None) -> Callable[..., tuple[Tensor, ...]]:
     if backend == "auto" and form is None and not _sums_are_less(x, taps, state):
         return long_conv_fft
+    if backend == "auto" and form is None and _kernel_would_turn_for_one(x, taps):
+        return long_conv_recurrent
     return choose("long_conv", FORMS, BACKENDS, backend, form, x)
+
+
+def _kernel_would_turn_for_one(x: Tensor, taps: Tensor) -> bool:
+    """Whether the CPU's kernel would lay all taps of a channel apart, and that for a single token."""
+    return x.shape[1] == 1 and taps.stride(0) != 1 and automatic(x.device.type, x.dtype) == "numba"
 
 
 def _sums_are_less(x: Tensor, taps: Tensor, state: Tensor) -> bool:
