@@ -187,8 +187,9 @@ def test_causal_and_reads_its_own_token(name: str) -> None:
         changed = x.clone()
         changed[:, t] = torch.randn(BATCH, WIDTH, dtype=x.dtype)
         after, _ = layer(changed)
-        # Not to the bit: an expert that reads other rows beside may round otherwise.
-        assert (after[:, :t] - before[:, :t]).abs().sum() < 1e-10, f"token {t} reached back"
+        # To the bit, but for an expert: with other rows beside it may round otherwise.
+        rounding = 1e-10 if isinstance(layer, MixtureOfExperts) else 0.0
+        assert (after[:, :t] - before[:, :t]).abs().sum() <= rounding, f"token {t} reached back"
         assert ((after[:, t] - before[:, t]).abs().amax(-1) > 1e-6).all(), f"token {t} does not see itself"
 
 
@@ -197,9 +198,11 @@ def test_causal_and_reads_its_own_token(name: str) -> None:
 def test_rows_are_independent(name: str) -> None:
     layer, x = made(name), stream()
     together, _ = layer(x)
+    # Random modal filters amplify: outputs near 1000, of which 1e-12 is less than the last digit is worth.
+    relative = 1e-12 if isinstance(layer, StripedHyenaMixer) else 0.0
     for row in range(BATCH):
         alone, _ = layer(x[row : row + 1])
-        torch.testing.assert_close(alone, together[row : row + 1], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(alone, together[row : row + 1], rtol=relative, atol=1e-12)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hybridlab.layers import Rotary, Routing
+from hybridlab.layers import MixtureOfExperts, Rotary, Routing
 from hybridlab.models import (
     H3,
     LETTERS,
@@ -123,8 +123,9 @@ def test_causal(model: LanguageModel) -> None:
         changed = ids.clone()
         changed[:, t] = (ids[:, t] + torch.randint(1, VOCABULARY, (BATCH,))) % VOCABULARY
         after = model(changed).logits
-        # Not to the bit: an expert that reads other rows beside may round otherwise.
-        assert (after[:, :t] - before[:, :t]).abs().sum() < 1e-9, f"token {t} reached back"
+        # To the bit, but for experts: with other rows beside they may round otherwise.
+        rounding = 1e-9 if any(isinstance(module, MixtureOfExperts) for module in model.modules()) else 0.0
+        assert (after[:, :t] - before[:, :t]).abs().sum() <= rounding, f"token {t} reached back"
         assert ((after[:, t] - before[:, t]).abs().amax(-1) > 1e-6).all(), f"token {t} does not see itself"
 
 
