@@ -8,7 +8,7 @@ that is how memory is accounted for without running anything.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.shapes import Position, Stream, Values
+from hybridlab.state import Empty
 
 
 @dataclass
@@ -24,12 +25,16 @@ class Shared:
 
     Attributes:
         position: tokens read before this call, 0-d int64.
+        embeddings: the stream before the first layer, (B, T, D): a layer may read the tokens themselves again.
         first_value: values of the model's first RWKV-7 layer, (B, T, H, V), which puts them here for the others. They are
             those of the tokens of this call, so no state has to hold them.
+        carried: what the model keeps beside the states of its layers. A layer that adds to it puts the new one here.
     """
 
     position: Position
+    embeddings: Stream | None = None
     first_value: Values | None = None
+    carried: Any = field(default_factory=Empty)
 
 
 class Storage(NamedTuple):

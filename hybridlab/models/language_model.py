@@ -126,13 +126,13 @@ class LanguageModel(nn.Module):
         check_ids(input_ids, self.config.vocabulary)
         state = self.init_state(len(input_ids)) if state is None else state
         self._check_state(state, len(input_ids))
-        shared = Shared(position=state.position)
         x = self.embedding_norm(self.embedding(input_ids))
+        shared = Shared(state.position, x, carried=state.shared)
         states = []
         for layer, layer_state in zip(self.layers, state.layers, strict=True):
             x, layer_state = layer(x, layer_state, shared)
             states.append(layer_state)
-        return self.norm(x), ModelState(tuple(states), state.shared, state.position + input_ids.shape[1])
+        return self.norm(x), ModelState(tuple(states), shared.carried, state.position + input_ids.shape[1])
 
     def init_state(
         self,
@@ -161,7 +161,12 @@ class LanguageModel(nn.Module):
         dtype = dtype or weight.dtype
         storage = Storage(dtype, state_dtype or least_state_dtype(dtype), device or weight.device)
         states = tuple(cast(Layer, block).state_after(batch, length, storage) for block in self.layers)
-        return ModelState(states, Empty(), torch.tensor(length, dtype=torch.int64, device=storage.device))
+        carried = self.carried_after(batch, length, storage)
+        return ModelState(states, carried, torch.tensor(length, dtype=torch.int64, device=storage.device))
+
+    def carried_after(self, batch: int, length: int, storage: Storage) -> Any:
+        """What the model itself keeps after `length` tokens, beside the states of its layers: here nothing."""
+        return Empty()
 
     def generate(
         self,
