@@ -18,6 +18,8 @@ import torch
 # of repeats a decode step still takes three times as long as it does in a loop of them.
 SHORTEST = 2e-2
 MOST_REPEATS = 1000
+# Before repeats are timed, one in so many runs untimed: OpenMP's threads of the contender before spin for milliseconds more.
+UNTIMED = 4
 
 
 def brief(number: float) -> str:
@@ -90,6 +92,8 @@ def interleave(contenders: Mapping[str, Callable[[], object]], seconds: float, l
         # Rotated, every other round backwards: none always runs behind the same one, on the cache that one leaves.
         start = done // 2 % len(names)
         for name in (names[start:] + names[:start])[:: -1 if done % 2 else 1]:
+            for _ in range(repeats[name] // UNTIMED):
+                contenders[name]()
             wall, cpu = timed(contenders[name], repeats[name])
             times[name].wall.append(wall)
             times[name].cpu.append(cpu)
