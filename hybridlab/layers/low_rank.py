@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hybridlab.shapes import Stream
+from hybridlab.shapes import Channels, Stream
 
 
 class LowRank(nn.Module):
@@ -30,7 +30,7 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(nn.init.orthogonal_(torch.empty(rank, channels), 0.1 * max(1.0, (rank / channels) ** 0.5)))
         self.start = None if start is None else nn.Parameter(start)
 
-    def forward(self, x: Stream) -> Stream:
+    def forward(self, x: Stream) -> Channels:
         """(B, T, D) to (B, T, channels)."""
         change = self.activation(x @ self.down) @ self.up
         return change if self.start is None else self.start + change

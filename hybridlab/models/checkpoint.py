@@ -10,7 +10,9 @@ from hybridlab.models import (
     decoder_checkpoint,
     gemma2_checkpoint,
     griffin_checkpoint,
+    jamba_checkpoint,
     mamba2_checkpoint,
+    mamba2_hybrid_checkpoint,
     mamba_checkpoint,
     recurrent_gemma_checkpoint,
     rwkv_checkpoint,
@@ -31,6 +33,8 @@ FOLDERS: Mapping[str, Layout] = {
     **mamba2_checkpoint.FOLDERS,
     **recurrent_gemma_checkpoint.FOLDERS,
     **stripedhyena_checkpoint.FOLDERS,
+    **jamba_checkpoint.FOLDERS,
+    **mamba2_hybrid_checkpoint.FOLDERS,
 }
 # The authors' own files.
 RELEASED: tuple[Layout, ...] = (
@@ -51,8 +55,8 @@ def load_checkpoint(
     """A published checkpoint as a model in eval mode.
 
     Reads folders of `config.json` and weights (safetensors, else pytorch_model.bin; sharded or not): those that
-    transformers writes, of model_type rwkv, llama, mistral, mixtral, gemma2, mamba, falcon_mamba, mamba2 and
-    recurrent_gemma, and those of Mamba's and Mamba-2's authors. Reads Codestral Mamba as Mistral released it (params.json
+    transformers writes, of model_type rwkv, llama, mistral, mixtral, gemma2, mamba, falcon_mamba, mamba2,
+    recurrent_gemma, jamba and nemotron_h (without experts), and those of Mamba's and Mamba-2's authors. Reads Codestral Mamba as Mistral released it (params.json
     and consolidated.safetensors), and the authors' files (.pth, .pt or .safetensors) of RWKV-4, 5.2, 6 and 7, whose
     version and sizes are read off their tensors; of Hawk, Griffin and RecurrentGemma, for which config.json or `config` must
     say whether embeddings are scaled, what limits logits, and how far attention sees; of Hyena and H3, for which they must
@@ -114,12 +118,8 @@ def _checked(checkpoint: Checkpoint, layout: Layout, model: LanguageModel, dtype
     """The model's own names -> tensors of the right shape and dtype."""
     wanted, tensors = model.state_dict(), layout.wanted(checkpoint.tensors)
     # A layout names every bias there may be; a model may be without.
-    expanded = layout.expanded(model.config.layers, expert_count(wanted))
-    names = {
-        theirs: ours
-        for theirs, ours in expanded.items()
-        if wanted.keys() >= set(ours) and layout.belongs(theirs, model.config)
-    }
+    named = layout.named(model.config, expert_count(wanted))
+    names = {theirs: ours for theirs, ours in named.items() if wanted.keys() >= set(ours)}
     if model.tied:
         tensors = _without_tied_head(names, tensors, checkpoint.where)
     _check_names(names, tensors, layout, checkpoint.where)

@@ -135,6 +135,11 @@ class Layout:
                     pairs[theirs.format(layer, expert=expert)] = tuple(name.format(layer, expert=expert) for name in stacked)
         return pairs
 
+    def named(self, config: Config, experts: int = 0) -> dict[str, tuple[str, ...]]:
+        """Names in a file of these sizes -> names in the model."""
+        expanded = self.expanded(config.layers, experts)
+        return {theirs: ours for theirs, ours in expanded.items() if self.belongs(theirs, config)}
+
     def belongs(self, name: str, config: Config) -> bool:
         """Whether a model of these sizes has what the file calls so: a layer has no names of other kinds of layers."""
         owners = {letter for letter, names in self.kinds.items() if generic(name) in names}

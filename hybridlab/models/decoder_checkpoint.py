@@ -57,7 +57,7 @@ def attention_sizes(checkpoint: Checkpoint) -> dict[str, Any]:
         "head_width": checkpoint.optional("head_dim", width // heads),
         "ffn_width": checkpoint.required("intermediate_size"),
         "window": checkpoint.optional("sliding_window", None),
-        "rotary": _rotary(checkpoint),
+        "rotary": rotary_positions(checkpoint),
         "norm_eps": checkpoint.required("rms_norm_eps"),
     }
 
@@ -80,7 +80,7 @@ def _mixtral_config(checkpoint: Checkpoint) -> DecoderConfig:
     )
 
 
-def _rotary(checkpoint: Checkpoint) -> Rotary:
+def rotary_positions(checkpoint: Checkpoint) -> Rotary:
     """From either style: `rope_parameters`, or `rope_theta` beside `rope_scaling`."""
     fields = checkpoint.table("rope_parameters") or checkpoint.table("rope_scaling")
     theta = fields.get("rope_theta") or checkpoint.optional("rope_theta", Rotary().theta)
