@@ -37,7 +37,7 @@ def _read_folder(folder: Path) -> Checkpoint:
     for name, config in WEIGHTS.items():
         whole, index = folder / name, folder / f"{name}{INDEX}"
         if whole.exists() or index.exists():
-            fields = _read_json(folder / config) if (folder / config).exists() else {}
+            fields = read_json(folder / config) if (folder / config).exists() else {}
             tensors = _read_file(whole) if whole.exists() else _read_shards(folder, index.name)
             return Checkpoint(str(folder), tensors, fields)
     found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
@@ -46,7 +46,7 @@ def _read_folder(folder: Path) -> Checkpoint:
 
 
 def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
-    shards = _read_json(folder / index).get("weight_map")
+    shards = read_json(folder / index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise ValueError(f"load_checkpoint: {folder / index} lacks the table 'weight_map' of file names")
     tensors: dict[str, Tensor] = {}
@@ -73,7 +73,12 @@ def _read_pickle(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The table that a JSON file holds.
+
+    Raises:
+        ValueError: if it cannot be read or holds something else; it names the file.
+    """
     fields = _attempt(lambda file: json.loads(file.read_text(encoding="utf-8")), path)
     if not isinstance(fields, dict):
         raise ValueError(f"load_checkpoint: {path} must hold a table, got {type(fields).__name__}")

@@ -1,12 +1,15 @@
 """Choosing the next token, and the loop that appends it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from hybridlab.state import ModelState
 
 Chooser = Callable[[Tensor], Tensor]
 
@@ -89,7 +92,29 @@ def check_request(max_new_tokens: int, stops: Sequence[int], vocabulary: int) ->
             raise ValueError(f"generate: stop must hold ids in 0..{vocabulary - 1}, got {stop!r}")
 
 
+class Step(NamedTuple):
+    """What one step chose, ids (B,), and the state it chose from: that of all tokens before."""
+
+    ids: Tensor
+    state: ModelState
+
+
 @torch.no_grad()
+def steps(model: Any, input_ids: Tensor, choose: Chooser) -> Iterator[Step]:
+    """Endless steps: the first reads all prompts at once, each further one reads what the last one chose.
+
+    Args:
+        model: a LanguageModel.
+        input_ids: prompts of one length, (B, T).
+        choose: from logits (B, vocabulary) to ids (B,), as `Sampling.chooser` makes it.
+    """
+    x, state = model.hidden(input_ids)
+    while True:
+        step = Step(choose(model.head(x[:, -1])), state)
+        yield step
+        x, state = model.hidden(step.ids.unsqueeze(1), state)
+
+
 def generated(
     model: Any,
     input_ids: Tensor,
@@ -100,16 +125,15 @@ def generated(
 ) -> Tensor:
     """The prompts with what the model appends, (B, T + n)."""
     ends = torch.tensor(stops, dtype=torch.int64, device=input_ids.device)
-    x, state = model.hidden(input_ids)
     pieces = [input_ids]
     ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-    while True:
-        token = choose(model.head(x[:, -1]))
-        token = torch.where(ended, pieces[-1][:, -1], token)
+    for step in islice(steps(model, input_ids, choose), max_new_tokens):
+        # A sequence that has ended is still computed, for the sake of the others, but no longer shown.
+        token = torch.where(ended, pieces[-1][:, -1], step.ids)
         pieces.append(token.unsqueeze(1))
         if on_token is not None:
             on_token(token)
         ended = torch.isin(token, ends)
-        if len(pieces) > max_new_tokens or ended.all():
-            return torch.cat(pieces, 1)
-        x, state = model.hidden(pieces[-1], state)
+        if ended.all():
+            break
+    return torch.cat(pieces, 1)
