@@ -147,7 +147,11 @@ def test_the_command_writes_what_is_read(tmp_path: Path, monkeypatch, capsys) ->
     results = tracking_results(tmp_path / "runs.json")
     assert results.recipe == Recipe(steps=1)
     assert [each[:4] for each in results.runs] == [("parity", m, layers, 0) for layers in (1, 2) for m in MIXERS]
-    assert repr(results) in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert repr(results) in shown.out
+    assert "parity, delta rule, beta to 2, 1 layer, seed 0" in shown.err
+    assert "parity, RWKV-7, 2 layers, seed 0" in shown.err
+    assert "loss=" not in shown.err  # no bar of each run inside the bar of all runs
     with pytest.raises(ValueError, match=r"other\.json is not there"):
         tracking_results(tmp_path / "other.json")
 

@@ -109,6 +109,13 @@ def test_gradients_are_clipped_and_their_norm_is_logged(model, monkeypatch):
     assert [line.gradient_norm for line in log] == [norm.item() for norm, _ in seen]
 
 
+def test_a_bar_shows_unless_there_is_another(model, capsys):
+    train(model, successors, steps=2)
+    assert "loss=" in capsys.readouterr().err
+    train(model, successors, steps=2, bar=False)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_on_step_sees_every_line(model):
     seen = []
     assert train(model, successors, steps=3, on_step=seen.append) == seen

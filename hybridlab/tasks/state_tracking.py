@@ -209,8 +209,8 @@ def new_model(task: str, mixer: str, layers: int, seed: int, recipe: Recipe = FU
         return LanguageModel(config, blocks, nn.RMSNorm(recipe.width))
 
 
-def run(task: str, mixer: str, layers: int = 1, seed: int = 0, recipe: Recipe = FULL) -> Run:
-    """Trains one model and measures it: some seconds.
+def run(task: str, mixer: str, layers: int = 1, seed: int = 0, recipe: Recipe = FULL, bar: bool = True) -> Run:
+    """Trains one model and measures it: some seconds; `bar` shows its progress.
 
     Raises:
         ValueError: for a task or a mixer that does not exist.
@@ -218,7 +218,7 @@ def run(task: str, mixer: str, layers: int = 1, seed: int = 0, recipe: Recipe = 
     model = new_model(task, mixer, layers, seed, recipe)
     drawn = sequences(TASKS[task], recipe.length, recipe.batch)
     rate, decay = recipe.learning_rate, recipe.weight_decay
-    log = train(model, drawn, steps=recipe.steps, seed=seed, learning_rate=rate, weight_decay=decay)
+    log = train(model, drawn, steps=recipe.steps, seed=seed, learning_rate=rate, weight_decay=decay, bar=bar)
     right = right_at(model, task, recipe)
     shares = (round(part.mean().item(), DIGITS) for part in (right[: recipe.length], right[recipe.length :]))
     return Run(task, mixer, layers, seed, round(log[-1].loss, DIGITS), *shares)
@@ -237,9 +237,13 @@ def choices(seeds: int = SEEDS) -> list[tuple[str, int, str, int]]:
 
 
 def sweep(seeds: int = SEEDS, recipe: Recipe = FULL) -> TrackingResults:
-    """Every task with every mixer, from several seeds: some minutes of one core."""
-    bar = tqdm(choices(seeds), unit="run")
-    return TrackingResults(tuple(run(task, mixer, layers, seed, recipe) for task, layers, mixer, seed in bar), recipe)
+    """Every task with every mixer, from several seeds: some minutes of one core. One bar, which says what runs."""
+    runs = []
+    with tqdm(choices(seeds), unit="run") as bar:
+        for task, layers, mixer, seed in bar:
+            bar.set_postfix_str(f"{task}, {mixer}, {layers} layer{'s' * (layers > 1)}, seed {seed}")
+            runs.append(run(task, mixer, layers, seed, recipe, bar=False))
+    return TrackingResults(tuple(runs), recipe)
 
 
 def tracking_results(path: str | Path = DATA) -> TrackingResults:

@@ -45,8 +45,9 @@ def train(
     weight_decay: float = 0.1,
     seed: int = 0,
     on_step: Callable[[Step], None] | None = None,
+    bar: bool = True,
 ) -> list[Step]:
-    """Trains a model to predict each next token, with a progress bar.
+    """Trains a model to predict each next token.
 
     Args:
         model: called as model(input_ids).logits.
@@ -57,6 +58,7 @@ def train(
         weight_decay: of the weights of linear layers; nothing else decays.
         seed: of the batches.
         on_step: called with every line of the log. Its time counts.
+        bar: shows progress. Who trains many models shows one bar for all of them.
 
     Returns:
         the log, one `Step` an update.
@@ -76,15 +78,16 @@ def train(
     _warm_up(model, batches)
     log: list[Step] = []
     start = time.monotonic()
-    with tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}") as bar:
+    bar_format = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+    with tqdm(total=100, unit="%", bar_format=bar_format, disable=not bar) as shown:
         while not log or log[-1].progress < 1:
             progress = max((len(log) + 1) / steps, (time.monotonic() - start) / seconds)
             rate = learning_rate * schedule(progress)
             loss, norm = _update(model, optimizer, batches(generator), rate)
             log.append(Step(len(log) + 1, min(progress, 1.0), time.monotonic() - start, loss, rate, norm))
             _check_finite(log[-1])
-            bar.update(round(100 * log[-1].progress) - bar.n)
-            bar.set_postfix(step=len(log), loss=f"{loss:.3f}", refresh=False)
+            shown.update(round(100 * log[-1].progress) - shown.n)
+            shown.set_postfix(step=len(log), loss=f"{loss:.3f}", refresh=False)
             if on_step is not None:
                 on_step(log[-1])
     model.train(was_training)
