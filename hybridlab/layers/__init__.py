@@ -14,6 +14,8 @@ from hybridlab.layers.h3_mixer import H3Mixer, H3State
 from hybridlab.layers.head_norm import HeadNorm
 from hybridlab.layers.hyena_filter import HyenaFilter, HyenaSizes
 from hybridlab.layers.hyena_mixer import HyenaMixer, HyenaState
+from hybridlab.layers.hymba_attention import HymbaAttention, HymbaHeads
+from hybridlab.layers.hymba_mixer import HymbaMixer, HymbaState
 from hybridlab.layers.initial import Depth
 from hybridlab.layers.layer import Layer, Shared, set_backend
 from hybridlab.layers.low_rank import LowRank
@@ -22,6 +24,7 @@ from hybridlab.layers.mamba_mixer import MambaMixer, MambaSizes, MambaState
 from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
 from hybridlab.layers.moe import MixtureOfExperts, Routing
 from hybridlab.layers.offset_norm import OffsetRMSNorm
+from hybridlab.layers.plain_mlp import PlainMLP
 from hybridlab.layers.residual_block import BlockState, ResidualBlock
 from hybridlab.layers.retention_mixer import RetentionMixer, RetentionState
 from hybridlab.layers.rg_lru_block import RGLRUBlock, RGLRUState
@@ -62,6 +65,10 @@ __all__ = [
     "HyenaMixer",
     "HyenaSizes",
     "HyenaState",
+    "HymbaAttention",
+    "HymbaHeads",
+    "HymbaMixer",
+    "HymbaState",
     "Layer",
     "LowRank",
     "Mamba2Mixer",
@@ -73,6 +80,7 @@ __all__ = [
     "MixerBlock",
     "MixtureOfExperts",
     "OffsetRMSNorm",
+    "PlainMLP",
     "RGLRUBlock",
     "RGLRUState",
     "RWKV4State",

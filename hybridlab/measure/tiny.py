@@ -27,10 +27,16 @@ from hybridlab.models import (
     HybridLM,
     Hyena,
     HyenaConfig,
+    Hymba,
+    HymbaConfig,
+    Jamba,
+    JambaConfig,
     LanguageModel,
     Mamba,
     Mamba2,
     Mamba2Config,
+    Mamba2Hybrid,
+    Mamba2HybridConfig,
     MambaConfig,
     RecurrentGemma,
     RecurrentGemmaConfig,
@@ -43,6 +49,7 @@ from hybridlab.models import (
     StripedHyena,
     StripedHyenaConfig,
 )
+from hybridlab.models.jamba import Every
 
 VOCABULARY, WIDTH, LAYERS, WINDOW = 41, 24, 2, 5
 
@@ -82,6 +89,26 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
         BasedConfig(
             VOCABULARY, WIDTH, 3, taylor_layers=(1,), window_layers=(2,), heads=3, key_width=4, window=WINDOW, ffn_width=32
         )
+    ),
+    "Jamba": lambda: Jamba(
+        JambaConfig(
+            VOCABULARY,
+            WIDTH,
+            4,
+            heads=4,
+            groups=2,
+            attention=Every(4, 2),
+            routing=Routing(4, 2, renormalised=False),
+            state_size=6,
+        )
+    ),
+    "Mamba2Hybrid": lambda: Mamba2Hybrid(
+        Mamba2HybridConfig(
+            VOCABULARY, WIDTH, pattern="M-*-", heads=4, groups=2, ssm_head_width=8, ssm_groups=2, state_size=6
+        )
+    ),
+    "Hymba": lambda: Hymba(
+        HymbaConfig(VOCABULARY, WIDTH, 4, heads=3, groups=1, window=WINDOW, pattern="AWSA", meta_tokens=3, state_size=6)
     ),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }

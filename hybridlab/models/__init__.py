@@ -7,13 +7,17 @@ from hybridlab.models.decoder import Decoder, DecoderConfig
 from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
 from hybridlab.models.gemma2 import Gemma2, Gemma2Config
 from hybridlab.models.griffin import Griffin, GriffinConfig
+from hybridlab.models.griffin_model import GriffinModel
 from hybridlab.models.h3 import H3, H3Config
 from hybridlab.models.hawk import Hawk, HawkConfig
 from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
 from hybridlab.models.hyena import Hyena, HyenaConfig
+from hybridlab.models.jamba import Jamba, JambaConfig
+from hybridlab.models.hymba import Hymba, HymbaConfig
 from hybridlab.models.language_model import LanguageModel, ModelOutput
 from hybridlab.models.mamba import Mamba, MambaConfig
 from hybridlab.models.mamba2 import Mamba2, Mamba2Config
+from hybridlab.models.mamba2_hybrid import Mamba2Hybrid, Mamba2HybridConfig
 from hybridlab.models.presets import PRESETS, from_preset
 from hybridlab.models.recurrent_gemma import RecurrentGemma, RecurrentGemmaConfig
 from hybridlab.models.retnet import RetNet, RetNetConfig
@@ -41,6 +45,7 @@ __all__ = [
     "Gemma2Config",
     "Griffin",
     "GriffinConfig",
+    "GriffinModel",
     "H3Config",
     "Hawk",
     "HawkConfig",
@@ -48,10 +53,16 @@ __all__ = [
     "HybridLM",
     "Hyena",
     "HyenaConfig",
+    "Jamba",
+    "JambaConfig",
+    "Hymba",
+    "HymbaConfig",
     "LanguageModel",
     "Mamba",
     "Mamba2",
     "Mamba2Config",
+    "Mamba2Hybrid",
+    "Mamba2HybridConfig",
     "MambaConfig",
     "ModelOutput",
     "RWKV4Config",

@@ -84,7 +84,7 @@ def _fields_of_folder(checkpoint: Checkpoint) -> dict[str, Any]:
         "norm_eps": checkpoint.required("layer_norm_epsilon"),
         "tied": checkpoint.flag("tie_word_embeddings", True),
         "wide_stream": checkpoint.flag("residual_in_fp32", True),
-        "rank": _rank(checkpoint, "time_step_rank"),
+        "rank": step_rank(checkpoint, "time_step_rank"),
     }
 
 
@@ -107,7 +107,7 @@ def _authors_config(checkpoint: Checkpoint) -> MambaConfig:
         filter_width=mixer.size("d_conv", 4),
         bias=mixer.flag("bias", False),
         conv_bias=mixer.flag("conv_bias", True),
-        rank=_rank(mixer, "dt_rank"),
+        rank=step_rank(mixer, "dt_rank"),
         **around_the_mixers(checkpoint),
     )
 
@@ -121,7 +121,7 @@ def _expanded(checkpoint: Checkpoint, width: int) -> int:
     return int(expand * width)
 
 
-def _rank(checkpoint: Checkpoint, name: str) -> int:
+def step_rank(checkpoint: Checkpoint, name: str) -> int:
     """0 for "auto": the configuration knows what that is."""
     return 0 if checkpoint.optional(name, "auto") == "auto" else checkpoint.size(name)
 

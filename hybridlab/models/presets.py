@@ -13,9 +13,12 @@ from hybridlab.models.griffin import Griffin
 from hybridlab.models.h3 import H3
 from hybridlab.models.hawk import Hawk
 from hybridlab.models.hyena import Hyena
+from hybridlab.models.jamba import Jamba
+from hybridlab.models.hymba import Hymba
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.models.mamba import Mamba
 from hybridlab.models.mamba2 import Mamba2
+from hybridlab.models.mamba2_hybrid import Mamba2Hybrid
 from hybridlab.models.recurrent_gemma import RecurrentGemma
 from hybridlab.models.rwkv4 import RWKV4
 from hybridlab.models.rwkv5 import RWKV5
@@ -40,6 +43,9 @@ ARCHITECTURES: tuple[type[LanguageModel], ...] = (
     Hyena,
     StripedHyena,
     Based,
+    Hymba,
+    Jamba,
+    Mamba2Hybrid,
 )
 
 
