@@ -14,9 +14,36 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hybridlab.ops.attention import AttentionState
 from hybridlab.ops.precision import state_dtype as least_state_dtype
-from hybridlab.shapes import Position, Stream, Values
+from hybridlab.shapes import GroupedKeys, GroupedValues, Position, Stream, TokenIds, Values
 from hybridlab.state import Empty
+
+
+class LentKeys(NamedTuple):
+    """What a layer's queries look at, for layers after it that have no keys of their own.
+
+    Attributes:
+        past: what the layer had kept before this call.
+        k: keys of this call, (B, T, G, K), rotated where the layer rotates.
+        v: values of this call, (B, T, G, V).
+    """
+
+    past: AttentionState
+    k: GroupedKeys
+    v: GroupedValues
+
+
+class Rebuilt(NamedTuple):
+    """What GoldFinch's attention looks at, of all S tokens up to the last of this call: made anew in every call.
+
+    Attributes:
+        keys: (B, S, D), the same for all layers; each makes keys of its own of them.
+        embeddings: of the tokens, (B, S, D); each layer makes its values of them.
+    """
+
+    keys: Stream
+    embeddings: Stream
 
 
 @dataclass
@@ -26,14 +53,20 @@ class Shared:
     Attributes:
         position: tokens read before this call, 0-d int64.
         embeddings: the stream before the first layer, (B, T, D): a layer may read the tokens themselves again.
+        input_ids: the tokens of this call, (B, T).
         first_value: values of the model's first RWKV-7 layer, (B, T, H, V), which puts them here for the others. They are
             those of the tokens of this call, so no state has to hold them.
+        lent_keys: of the last layer that lent its own, which puts them here. It alone keeps them from call to call.
+        rebuilt: of all tokens so far, what attention without a cache of its own looks at; the model puts it here.
         carried: what the model keeps beside the states of its layers. A layer that adds to it puts the new one here.
     """
 
     position: Position
     embeddings: Stream | None = None
+    input_ids: TokenIds | None = None
     first_value: Values | None = None
+    lent_keys: LentKeys | None = None
+    rebuilt: Rebuilt | None = None
     carried: Any = field(default_factory=Empty)
 
 

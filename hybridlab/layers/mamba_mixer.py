@@ -105,13 +105,17 @@ class MambaMixer(Layer):
 
     def forward(self, x: Stream, state: MambaState | None = None, shared: Shared | None = None) -> tuple[Stream, MambaState]:
         """(B, T, D) to (B, T, D), and the state after the last token."""
-        state = self.start(x) if state is None else state
+        y, state = self.scanned(x, self.start(x) if state is None else state)
+        return self.output(y), state
+
+    def scanned(self, x: Stream, state: MambaState) -> tuple[Inner, MambaState]:
+        """What the map back to the stream reads, (B, T, E), and the state after the last token."""
         x, gate = self.input(x).chunk(2, -1)
         x, conv = self.conv(x, state.conv, self.backend)
         x = silu(x)
         dt, B, C = self.selected(x)
         y, ssm = self.op(x, dt, self.rates(), B, C, self.D, state.ssm, backend=self.backend)
-        return self.output(y * silu(gate)), MambaState(conv, ssm)
+        return y * silu(gate), MambaState(conv, ssm)
 
     def state_after(self, batch: int, length: int, storage: Storage) -> MambaState:
         """The same size after any number of tokens."""

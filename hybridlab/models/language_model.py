@@ -11,7 +11,7 @@ from hybridlab.layers.layer import Storage
 from hybridlab.models.config import Config
 from hybridlab.models.sampling import Sampling, check_request, generated, stop_ids
 from hybridlab.ops.precision import state_dtype as least_state_dtype
-from hybridlab.shapes import Logits, Stream, TokenIds
+from hybridlab.shapes import Logits, Position, Stream, TokenIds
 from hybridlab.state import Empty, ModelState
 
 # Not `Self`: the annotation checks of the tests look at methods one by one, and cannot know whose they are.
@@ -126,13 +126,34 @@ class LanguageModel(nn.Module):
         check_ids(input_ids, self.config.vocabulary)
         state = self.init_state(len(input_ids)) if state is None else state
         self._check_state(state, len(input_ids))
-        x = self.embedding_norm(self.embedding(input_ids))
-        shared = Shared(state.position, x, carried=state.shared)
+        x, position = self.opened(self.embedded(input_ids), state)
+        shared = Shared(position, x, input_ids, carried=state.shared)
         states = []
-        for layer, layer_state in zip(self.layers, state.layers, strict=True):
+        for number, (layer, layer_state) in enumerate(zip(self.layers, state.layers, strict=True)):
             x, layer_state = layer(x, layer_state, shared)
             states.append(layer_state)
-        return self.norm(x), ModelState(tuple(states), shared.carried, state.position + input_ids.shape[1])
+            self.after_layer(number, x, shared)
+        length = input_ids.shape[1]
+        return self.norm(x[:, -length:]), ModelState(tuple(states), shared.carried, state.position + length)
+
+    def embedded(self, input_ids: TokenIds) -> Stream:
+        """The tokens themselves, (B, T, D), as the first layer reads them."""
+        embedded: Stream = self.embedding_norm(self.embedding(input_ids))
+        return embedded
+
+    def after_layer(self, number: int, x: Stream, shared: Shared) -> None:
+        """Called with what each layer returns: a model may leave something in `shared` for the layers behind it."""
+
+    def opened(self, x: Stream, state: ModelState) -> tuple[Stream, Position]:
+        """What the first layer reads, and how many rows it has read before: here the tokens, and one row a token.
+
+        A model may put rows of its own before the tokens. All layers read them; the head reads those of the tokens.
+        """
+        return x, state.position
+
+    def rows_after(self, length: int) -> int:
+        """How many rows each layer has read after `length` tokens."""
+        return length
 
     def init_state(
         self,
@@ -160,7 +181,8 @@ class LanguageModel(nn.Module):
         weight = self.embedding.weight
         dtype = dtype or weight.dtype
         storage = Storage(dtype, state_dtype or least_state_dtype(dtype), device or weight.device)
-        states = tuple(cast(Layer, block).state_after(batch, length, storage) for block in self.layers)
+        rows = self.rows_after(length)
+        states = tuple(cast(Layer, block).state_after(batch, rows, storage) for block in self.layers)
         carried = self.carried_after(batch, length, storage)
         return ModelState(states, carried, torch.tensor(length, dtype=torch.int64, device=storage.device))
 
