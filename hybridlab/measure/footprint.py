@@ -5,22 +5,19 @@ each token, or does so until a window is full; that this describes the state exa
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from hybridlab.measure.memory import CACHES, DTYPES
+from hybridlab.measure.memory import DTYPES
+from hybridlab.measure.storages import CACHED, RECURRENT, cached_storages, probe_state, storage_key
 from hybridlab.models import LanguageModel
 from hybridlab.ops.precision import state_dtype
 from hybridlab.state import ModelState, state_nbytes, state_tensors
 
-# Two dtypes of different sizes: in a state that is made of them each tensor shows which of the two it follows.
-CACHED, RECURRENT = torch.bfloat16, torch.float64
-# What a tensor of each follows, and the bytes of one unit: a complex number is two of the state's dtype.
+# What a tensor of each dtype of a probe follows, and the bytes of one unit: a complex number is two of the state's dtype.
 UNITS = {
     CACHED: ("dtype", CACHED.itemsize),
     RECURRENT: ("state_dtype", RECURRENT.itemsize),
@@ -110,7 +107,7 @@ def footprint(model: LanguageModel) -> Footprint:
 
     Chapter 12.
     """
-    tensors = zip_longest(*(_storages(_state(model, length)) for length in (0, 1, ENDLESS)))
+    tensors = zip_longest(*(_storages(probe_state(model, length)) for length in (0, 1, ENDLESS)))
     merged: dict[tuple[bool, str, int | None], Piece] = {}
     for lengths in tensors:
         piece = _piece(model, lengths)
@@ -128,32 +125,14 @@ class _Storage(NamedTuple):
     units: int
 
 
-def _state(model: LanguageModel, length: int, batch: int = 1) -> ModelState:
-    return model.init_state(batch, length, dtype=CACHED, state_dtype=RECURRENT, device="meta")
-
-
 def _storages(state: ModelState) -> list[_Storage]:
     """What each distinct storage of a state is, in their order."""
-    cached = {_key(tensor) for tensor in _cached(state)}
+    cached = cached_storages(state)
     found = {}
     for tensor in state_tensors(state):
-        unit, itemsize = UNITS.get(tensor.dtype, ("byte", 1))
-        nbytes = tensor.untyped_storage().nbytes()
-        found[_key(tensor)] = _Storage(_key(tensor) in cached, unit, nbytes // itemsize)
+        key, (unit, itemsize) = storage_key(tensor), UNITS.get(tensor.dtype, ("byte", 1))
+        found[key] = _Storage(key in cached, unit, tensor.untyped_storage().nbytes() // itemsize)
     return list(found.values())
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def _cached(state: Any) -> Iterator[Tensor]:
-    """Every tensor of a cache, in any nesting of states."""
-    if isinstance(state, CACHES):
-        yield from state_tensors(state)
-    elif isinstance(state, tuple | list):
-        for inner in state:
-            yield from _cached(inner)
 
 
 def _piece(model: LanguageModel, lengths: tuple[_Storage | None, ...]) -> Piece:
@@ -176,7 +155,7 @@ def _check(model: LanguageModel, found: Footprint) -> None:
     for length in sorted({*CHECKED, *around}):
         for batch in (1, 3):
             expected = batch * sum(piece.units(length) * sizes[piece.unit] for piece in found.pieces)
-            measured = state_nbytes(_state(model, length, batch))
+            measured = state_nbytes(probe_state(model, length, batch))
             if measured != expected:
                 raise _uneven(model, f"batch {batch}, {length:,} tokens: {measured:,} bytes, not {expected:,}")
 

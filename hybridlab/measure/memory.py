@@ -1,8 +1,9 @@
 """`account`: what a model keeps in memory, to the byte, and how much it computes a token.
 
 Nothing here is a formula of an architecture: the real model makes its real state as it stands after `context` tokens, on the
-meta device, and the account adds up its storages. A cache of attention counts as `kv_bytes`, everything recurrent (token
-shifts, WKV states) as `state_bytes`; what the state's type is decides.
+meta device, and the account adds up its storages. A cache of attention counts as `kv_bytes`, everything else as
+`state_bytes`: `recurrent_bytes` are what is added up token by token (SSM and WKV states), `conv_bytes` past inputs that are
+kept as they are (those of short and long convolutions and of token shifts). hybridlab/measure/storages.py tells them apart.
 """
 
 from collections.abc import Iterator
@@ -14,13 +15,13 @@ from torch import nn
 
 from hybridlab.layers import MixtureOfExperts
 from hybridlab.measure.flops import Flops, count_flops
+from hybridlab.measure.storages import Kind, kinds, probe_state, storage_key
 from hybridlab.measure.tables import Report, Table
 from hybridlab.models import PRESETS, LanguageModel, from_preset
-from hybridlab.ops import AttentionState
 from hybridlab.ops.precision import state_dtype as least_state_dtype
-from hybridlab.state import ModelState, state_nbytes
+from hybridlab.state import ModelState, state_tensors
 
-CACHES = (AttentionState,)
+SUMS = ("kv_bytes", "recurrent_bytes", "conv_bytes", "state_bytes", "total_bytes", "weight_bytes")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,7 +34,8 @@ class Part:
         kind: what it is made of.
         parameters: numbers that it owns; one that an earlier part owns too is counted there.
         kv_bytes: of its cache.
-        state_bytes: of its recurrent states.
+        recurrent_bytes: of what it adds up token by token.
+        conv_bytes: of past inputs that it keeps for a convolution or a token shift.
         flops_per_token: of one decode step, 2 a multiply-add.
     """
 
@@ -41,12 +43,22 @@ class Part:
     kind: str
     parameters: int
     kv_bytes: int
-    state_bytes: int
+    recurrent_bytes: int
+    conv_bytes: int
     flops_per_token: int
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of everything that is no cache."""
+        return self.recurrent_bytes + self.conv_bytes
+
     def amounts(self) -> tuple[int, ...]:
-        """The four numbers."""
-        return self.parameters, self.kv_bytes, self.state_bytes, self.flops_per_token
+        """The five numbers."""
+        return self.parameters, self.kv_bytes, self.recurrent_bytes, self.conv_bytes, self.flops_per_token
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return asdict(self) | {"state_bytes": self.state_bytes}
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,9 +93,19 @@ class Account(Report):
         return sum(part.kv_bytes for part in self.parts)
 
     @property
+    def recurrent_bytes(self) -> int:
+        """Bytes of what is added up token by token, all sequences together."""
+        return sum(part.recurrent_bytes for part in self.parts)
+
+    @property
+    def conv_bytes(self) -> int:
+        """Bytes of past inputs that convolutions and token shifts read again, all sequences together."""
+        return sum(part.conv_bytes for part in self.parts)
+
+    @property
     def state_bytes(self) -> int:
-        """Bytes of everything recurrent, all sequences together."""
-        return sum(part.state_bytes for part in self.parts)
+        """Bytes of everything that is no cache, all sequences together."""
+        return self.recurrent_bytes + self.conv_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -97,14 +119,15 @@ class Account(Report):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        sums = {name: getattr(self, name) for name in ("kv_bytes", "state_bytes", "total_bytes", "weight_bytes")}
-        return asdict(self) | sums
+        return (
+            asdict(self) | {name: getattr(self, name) for name in SUMS} | {"parts": [part.as_dict() for part in self.parts]}
+        )
 
     def table(self) -> Table:
         """A row a part; neighbours that are alike share one."""
-        columns = ("part", "kind", "parameters", "cache bytes", "state bytes", "FLOPs a token")
+        columns = ("part", "kind", "parameters", "cache bytes", "recurrent bytes", "conv bytes", "FLOPs a token")
         rows = [(_span(run), run[0].kind, *(f"{x:,}" for x in run[0].amounts())) for run in _alike(self.parts)]
-        sums = (self.parameters, self.kv_bytes, self.state_bytes, self.flops_per_token)
+        sums = (self.parameters, self.kv_bytes, self.recurrent_bytes, self.conv_bytes, self.flops_per_token)
         total = ("in all", "", *(f"{x:,}" for x in sums))
         title = f"{self.model} after {self.context:,} tokens, batch {self.batch}, {self.dtype}"
         mixed = self.state_bytes and self.dtype != self.state_dtype
@@ -159,36 +182,48 @@ def account(
         parameters=parameters,
         active_parameters=parameters - _idle(built),
         flops_per_token=flops.total,
-        parts=tuple(_parts(built, state, flops)),
+        parts=tuple(_parts(built, state, context, flops)),
     )
 
 
-def _parts(model: LanguageModel, state: ModelState, flops: Flops) -> Iterator[Part]:
+def _parts(model: LanguageModel, state: ModelState, context: int, flops: Flops) -> Iterator[Part]:
     """Parts in the order of the model; a parameter or a storage that is used twice belongs to the first."""
-    carried = {f"layers.{i}": layer for i, layer in enumerate(state.layers)} | {"shared": state.shared}
-    counted: set[int] = set()
-    so_far: list[Any] = []
+    carried = _by_part(state)
+    probes = _by_part(probe_state(model, context))
+    numbers: set[int] = set()
+    storages: set[int] = set()
     for name, module in _modules(model):
-        new = {id(x): x.numel() for x in module.parameters() if id(x) not in counted} if module is not None else {}
-        counted |= set(new)
-        here = carried.get(name, ())
-        kv = _added(so_far, list(_caches(here)))
-        recurrent = _added(so_far, here)
-        part = Part(name, _kind(module), sum(new.values()), kv, recurrent, flops.modules.get(name, 0))
+        parameters = _added(numbers, {id(x): x.numel() for x in module.parameters()} if module is not None else {})
+        kept = _by_kind(carried.get(name, ()), probes.get(name, ()))
+        cache, recurrent, conv = (_added(storages, kept[kind]) for kind in (Kind.CACHE, Kind.RECURRENT, Kind.CONV))
+        part = Part(name, _kind(module), parameters, cache, recurrent, conv, flops.modules.get(name, 0))
         if any(part.amounts()):
             yield part
+
+
+def _by_part(state: ModelState) -> dict[str, Any]:
+    """What a state holds for each part of a model."""
+    return {f"layers.{i}": layer for i, layer in enumerate(state.layers)} | {"shared": state.shared}
+
+
+def _by_kind(state: Any, probe: Any) -> dict[Kind, dict[int, int]]:
+    """Bytes of each storage of each kind."""
+    found: dict[Kind, dict[int, int]] = {kind: {} for kind in Kind}
+    for kind, tensor in zip(kinds(probe), state_tensors(state), strict=True):
+        found[kind][storage_key(tensor)] = tensor.untyped_storage().nbytes()
+    return found
+
+
+def _added(counted: set[int], sizes: dict[int, int]) -> int:
+    """The sum of sizes that were not counted before; now they are."""
+    new = sizes.keys() - counted
+    counted |= new
+    return sum(sizes[key] for key in new)
 
 
 def _idle(model: LanguageModel) -> int:
     """Parameters that a token does not use."""
     return sum(module.idle_parameters() for module in model.modules() if isinstance(module, MixtureOfExperts))
-
-
-def _added(so_far: list[Any], state: Any) -> int:
-    """Bytes that a state adds to those counted so far, to which it is appended."""
-    before = state_nbytes(so_far)
-    so_far.append(state)
-    return state_nbytes(so_far) - before
 
 
 def _modules(model: LanguageModel) -> Iterator[tuple[str, nn.Module | None]]:
@@ -199,15 +234,6 @@ def _modules(model: LanguageModel) -> Iterator[tuple[str, nn.Module | None]]:
         else:
             yield name, module
     yield "shared", None
-
-
-def _caches(state: Any) -> Iterator[AttentionState]:
-    """Every cache in a nesting of states."""
-    if isinstance(state, CACHES):
-        yield state
-    elif isinstance(state, tuple | list):
-        for inner in state:
-            yield from _caches(inner)
 
 
 def _kind(module: nn.Module | None) -> str:
