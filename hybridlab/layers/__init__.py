@@ -3,15 +3,19 @@
 from hybridlab.layers.base_conv import BaseConv, BaseConvState
 from hybridlab.layers.block_diagonal import BlockDiagonal
 from hybridlab.layers.capped_head import CappedHead
+from hybridlab.layers.compressed_keys import CompressedKeys, KeyCache
 from hybridlab.layers.delta_mixer import DeltaMixer, DeltaState
 from hybridlab.layers.embedding_scale import EmbeddingScale
+from hybridlab.layers.finch_c2_time_mixing import FinchC2TimeMixing
 from hybridlab.layers.gated_norm import GatedRMSNorm
 from hybridlab.layers.geglu import GeGLU
 from hybridlab.layers.gelu_mlp import GeluMLP
+from hybridlab.layers.gold_attention import GoldAttention, GoldState
 from hybridlab.layers.griffin_attention import GriffinAttention
 from hybridlab.layers.grouped_attention import AttentionOptions, GroupedAttention
 from hybridlab.layers.h3_mixer import H3Mixer, H3State
 from hybridlab.layers.head_norm import HeadNorm
+from hybridlab.layers.headed_mamba_mixer import HeadedMambaMixer, HeadedMambaSizes
 from hybridlab.layers.hyena_filter import HyenaFilter, HyenaSizes
 from hybridlab.layers.hyena_mixer import HyenaMixer, HyenaState
 from hybridlab.layers.hymba_attention import HymbaAttention, HymbaHeads
@@ -22,6 +26,7 @@ from hybridlab.layers.low_rank import LowRank
 from hybridlab.layers.mamba2_mixer import Mamba2Mixer, Mamba2Sizes, Mamba2State
 from hybridlab.layers.mamba_mixer import MambaMixer, MambaSizes, MambaState
 from hybridlab.layers.mixer_block import MixerBlock, StreamNorm
+from hybridlab.layers.mixing_weights import MixingWeights
 from hybridlab.layers.moe import MixtureOfExperts, Routing
 from hybridlab.layers.offset_norm import OffsetRMSNorm
 from hybridlab.layers.plain_mlp import PlainMLP
@@ -36,6 +41,8 @@ from hybridlab.layers.rwkv6_time_mixing import RWKV6TimeMixing
 from hybridlab.layers.rwkv7_channel_mixing import RWKV7ChannelMixing
 from hybridlab.layers.rwkv7_time_mixing import RWKV7Ranks, RWKV7TimeMixing
 from hybridlab.layers.rwkv_channel_mixing import ChannelMixingState, RWKV6ChannelMixing, RWKVChannelMixing
+from hybridlab.layers.shared_block import CallAdapters, SharedBlock, SharedBlockOptions
+from hybridlab.layers.shared_call import SharedBlocks, SharedCall, SharedCallState
 from hybridlab.layers.short_filter import ShortFilter
 from hybridlab.layers.stripedhyena_mixer import StripedHyenaMixer, StripedHyenaSizes, StripedHyenaState
 from hybridlab.layers.swiglu import SwiGLU
@@ -47,20 +54,27 @@ __all__ = [
     "BaseConvState",
     "BlockDiagonal",
     "BlockState",
+    "CallAdapters",
     "CappedHead",
     "ChannelMixingState",
+    "CompressedKeys",
     "DeltaMixer",
     "DeltaState",
     "Depth",
     "EmbeddingScale",
+    "FinchC2TimeMixing",
     "GatedRMSNorm",
     "GeGLU",
     "GeluMLP",
+    "GoldAttention",
+    "GoldState",
     "GriffinAttention",
     "GroupedAttention",
     "H3Mixer",
     "H3State",
     "HeadNorm",
+    "HeadedMambaMixer",
+    "HeadedMambaSizes",
     "HyenaFilter",
     "HyenaMixer",
     "HyenaSizes",
@@ -69,6 +83,7 @@ __all__ = [
     "HymbaHeads",
     "HymbaMixer",
     "HymbaState",
+    "KeyCache",
     "Layer",
     "LowRank",
     "Mamba2Mixer",
@@ -78,6 +93,7 @@ __all__ = [
     "MambaSizes",
     "MambaState",
     "MixerBlock",
+    "MixingWeights",
     "MixtureOfExperts",
     "OffsetRMSNorm",
     "PlainMLP",
@@ -99,6 +115,11 @@ __all__ = [
     "Rotary",
     "Routing",
     "Shared",
+    "SharedBlock",
+    "SharedBlockOptions",
+    "SharedBlocks",
+    "SharedCall",
+    "SharedCallState",
     "ShortFilter",
     "StreamNorm",
     "Stretch",

@@ -24,6 +24,11 @@ class RootRMSNorm(nn.Module):
 
     def forward(self, x: Stream) -> Stream:
         """(B, T, D) to (B, T, D); the mean square is taken in float32 at least."""
-        wide = x.to(least_state_dtype(x.dtype))
-        root = torch.linalg.vector_norm(wide, dim=-1, keepdim=True) * x.shape[-1] ** -0.5
-        return self.weight * (wide / (root + self.eps)).to(x.dtype)
+        return self.weight * root_normed(x, self.eps)
+
+
+def root_normed(x: Stream, eps: float) -> Stream:
+    """x / (sqrt(mean(x^2)) + eps) over the last axis, without weights."""
+    wide = x.to(least_state_dtype(x.dtype))
+    root = torch.linalg.vector_norm(wide, dim=-1, keepdim=True) * x.shape[-1] ** -0.5
+    return (wide / (root + eps)).to(x.dtype)

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybridlab.layers import KeyCache
 from hybridlab.models import LanguageModel
 from hybridlab.ops import AttentionState
 from hybridlab.state import ModelState, state_tensors
 
-CACHES = (AttentionState,)
+CACHES = (AttentionState, KeyCache)
 # Two dtypes of different sizes: in a state that is made of them each tensor shows which of the two it follows.
 CACHED, RECURRENT = torch.bfloat16, torch.float64
 

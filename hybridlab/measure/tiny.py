@@ -18,6 +18,8 @@ from hybridlab.models import (
     FalconMambaConfig,
     Gemma2,
     Gemma2Config,
+    GoldFinch,
+    GoldFinchConfig,
     Griffin,
     GriffinConfig,
     H3Config,
@@ -48,6 +50,10 @@ from hybridlab.models import (
     RWKV7Config,
     StripedHyena,
     StripedHyenaConfig,
+    Zamba,
+    Zamba2,
+    Zamba2Config,
+    ZambaConfig,
 )
 from hybridlab.models.jamba import Every
 
@@ -109,6 +115,26 @@ TINY: dict[str, Callable[[], LanguageModel]] = {
     ),
     "Hymba": lambda: Hymba(
         HymbaConfig(VOCABULARY, WIDTH, 4, heads=3, groups=1, window=WINDOW, pattern="AWSA", meta_tokens=3, state_size=6)
+    ),
+    "Zamba": lambda: Zamba(ZambaConfig(VOCABULARY, WIDTH, 4, calls=(1, 3), heads=3, state_size=6)),
+    "Zamba2": lambda: Zamba2(
+        Zamba2Config(
+            VOCABULARY,
+            WIDTH,
+            4,
+            calls=(0, 2, 3),
+            blocks=2,
+            heads=3,
+            state_size=6,
+            mixer_heads=6,
+            mixer_groups=2,
+            adapter_rank=5,
+            attention_adapters=True,
+            rotary=Rotary(),
+        )
+    ),
+    "GoldFinch": lambda: GoldFinch(
+        GoldFinchConfig(VOCABULARY, WIDTH, 3, head_width=8, code_width=3, mix_rank=3, decay_rank=5, gold_rank=4)
     ),
     "HybridLM of every letter": lambda: _hybrid("".join(LETTERS)),
 }

@@ -6,14 +6,15 @@ from hybridlab.models.checkpoint import load_checkpoint
 from hybridlab.models.decoder import Decoder, DecoderConfig
 from hybridlab.models.falcon_mamba import FalconMamba, FalconMambaConfig
 from hybridlab.models.gemma2 import Gemma2, Gemma2Config
+from hybridlab.models.goldfinch import GoldFinch, GoldFinchConfig
 from hybridlab.models.griffin import Griffin, GriffinConfig
 from hybridlab.models.griffin_model import GriffinModel
 from hybridlab.models.h3 import H3, H3Config
 from hybridlab.models.hawk import Hawk, HawkConfig
 from hybridlab.models.hybrid import LETTERS, HybridConfig, HybridLM
 from hybridlab.models.hyena import Hyena, HyenaConfig
-from hybridlab.models.jamba import Jamba, JambaConfig
 from hybridlab.models.hymba import Hymba, HymbaConfig
+from hybridlab.models.jamba import Jamba, JambaConfig
 from hybridlab.models.language_model import LanguageModel, ModelOutput
 from hybridlab.models.mamba import Mamba, MambaConfig
 from hybridlab.models.mamba2 import Mamba2, Mamba2Config
@@ -26,6 +27,8 @@ from hybridlab.models.rwkv5 import RWKV5, RWKV5Config
 from hybridlab.models.rwkv6 import RWKV6, RWKV6Config
 from hybridlab.models.rwkv7 import RWKV7, RWKV7Config
 from hybridlab.models.stripedhyena import StripedHyena, StripedHyenaConfig
+from hybridlab.models.zamba import Zamba, ZambaConfig
+from hybridlab.models.zamba2 import Zamba2, Zamba2Config
 
 __all__ = [
     "H3",
@@ -43,6 +46,8 @@ __all__ = [
     "FalconMambaConfig",
     "Gemma2",
     "Gemma2Config",
+    "GoldFinch",
+    "GoldFinchConfig",
     "Griffin",
     "GriffinConfig",
     "GriffinModel",
@@ -53,10 +58,10 @@ __all__ = [
     "HybridLM",
     "Hyena",
     "HyenaConfig",
-    "Jamba",
-    "JambaConfig",
     "Hymba",
     "HymbaConfig",
+    "Jamba",
+    "JambaConfig",
     "LanguageModel",
     "Mamba",
     "Mamba2",
@@ -75,6 +80,10 @@ __all__ = [
     "RetNetConfig",
     "StripedHyena",
     "StripedHyenaConfig",
+    "Zamba",
+    "Zamba2",
+    "Zamba2Config",
+    "ZambaConfig",
     "from_preset",
     "load_checkpoint",
     "set_backend",

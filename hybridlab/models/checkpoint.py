@@ -9,6 +9,7 @@ from torch import Tensor
 from hybridlab.models import (
     decoder_checkpoint,
     gemma2_checkpoint,
+    goldfinch_checkpoint,
     griffin_checkpoint,
     hymba_checkpoint,
     jamba_checkpoint,
@@ -19,6 +20,8 @@ from hybridlab.models import (
     rwkv_checkpoint,
     safari_checkpoint,
     stripedhyena_checkpoint,
+    zamba2_checkpoint,
+    zamba_checkpoint,
 )
 from hybridlab.models.checkpoint_files import read_checkpoint
 from hybridlab.models.checkpoint_layout import Checkpoint, Layout, expert_count
@@ -34,6 +37,8 @@ FOLDERS: Mapping[str, Layout] = {
     **mamba2_checkpoint.FOLDERS,
     **recurrent_gemma_checkpoint.FOLDERS,
     **stripedhyena_checkpoint.FOLDERS,
+    **zamba_checkpoint.FOLDERS,
+    **zamba2_checkpoint.FOLDERS,
     **hymba_checkpoint.FOLDERS,
     **jamba_checkpoint.FOLDERS,
     **mamba2_hybrid_checkpoint.FOLDERS,
@@ -46,6 +51,7 @@ RELEASED: tuple[Layout, ...] = (
     *griffin_checkpoint.RELEASED,
     *safari_checkpoint.RELEASED,
     *stripedhyena_checkpoint.RELEASED,
+    *goldfinch_checkpoint.RELEASED,
 )
 # A file that shares less than this with every layout is something else.
 LEAST_LIKENESS = 0.5

@@ -126,8 +126,9 @@ class LanguageModel(nn.Module):
         check_ids(input_ids, self.config.vocabulary)
         state = self.init_state(len(input_ids)) if state is None else state
         self._check_state(state, len(input_ids))
-        x, position = self.opened(self.embedded(input_ids), state)
-        shared = Shared(position, x, input_ids, carried=state.shared)
+        tokens = self.embedded(input_ids)
+        x, position = self.opened(tokens, state)
+        shared = Shared(position, tokens, input_ids, carried=state.shared)
         states = []
         for number, (layer, layer_state) in enumerate(zip(self.layers, state.layers, strict=True)):
             x, layer_state = layer(x, layer_state, shared)
@@ -144,7 +145,7 @@ class LanguageModel(nn.Module):
     def after_layer(self, number: int, x: Stream, shared: Shared) -> None:
         """Called with what each layer returns: a model may leave something in `shared` for the layers behind it."""
 
-    def opened(self, x: Stream, state: ModelState) -> tuple[Stream, Position]:
+    def opened(self, x: Stream, state: ModelState) -> tuple[Tensor, Position]:
         """What the first layer reads, and how many rows it has read before: here the tokens, and one row a token.
 
         A model may put rows of its own before the tokens. All layers read them; the head reads those of the tokens.

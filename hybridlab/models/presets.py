@@ -9,12 +9,13 @@ from hybridlab.models.config import Config
 from hybridlab.models.decoder import Decoder
 from hybridlab.models.falcon_mamba import FalconMamba
 from hybridlab.models.gemma2 import Gemma2
+from hybridlab.models.goldfinch import GoldFinch
 from hybridlab.models.griffin import Griffin
 from hybridlab.models.h3 import H3
 from hybridlab.models.hawk import Hawk
 from hybridlab.models.hyena import Hyena
-from hybridlab.models.jamba import Jamba
 from hybridlab.models.hymba import Hymba
+from hybridlab.models.jamba import Jamba
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.models.mamba import Mamba
 from hybridlab.models.mamba2 import Mamba2
@@ -25,6 +26,8 @@ from hybridlab.models.rwkv5 import RWKV5
 from hybridlab.models.rwkv6 import RWKV6
 from hybridlab.models.rwkv7 import RWKV7
 from hybridlab.models.stripedhyena import StripedHyena
+from hybridlab.models.zamba import Zamba
+from hybridlab.models.zamba2 import Zamba2
 
 ARCHITECTURES: tuple[type[LanguageModel], ...] = (
     RWKV4,
@@ -43,9 +46,12 @@ ARCHITECTURES: tuple[type[LanguageModel], ...] = (
     Hyena,
     StripedHyena,
     Based,
+    GoldFinch,
     Hymba,
     Jamba,
     Mamba2Hybrid,
+    Zamba,
+    Zamba2,
 )
 
 
