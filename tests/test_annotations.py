@@ -93,6 +93,7 @@ for model in (
     models.Hyena(models.HyenaConfig(vocabulary=11, width=16, layers=2, order=3, taps=7)),
     models.H3(models.H3Config(vocabulary=11, width=16, layers=3, head_width=2, attention_layers=(1,), heads=2)),
     models.StripedHyena(models.StripedHyenaConfig(vocabulary=11, width=16, layers=2, heads=2)),
+    models.Hymba(models.HymbaConfig(vocabulary=11, width=16, layers=4, heads=2, window=3, pattern="AWSA", meta_tokens=2)),
     models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSGTHAWBVD", window=3)),
 ):
     ids = torch.randint(11, (2, 9))

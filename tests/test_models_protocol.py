@@ -30,6 +30,8 @@ from hybridlab.models import (
     HybridLM,
     Hyena,
     HyenaConfig,
+    Hymba,
+    HymbaConfig,
     LanguageModel,
     Mamba,
     Mamba2,
@@ -76,6 +78,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "stripedhyena": lambda: StripedHyena(StripedHyenaConfig(VOCABULARY, WIDTH, 3, heads=4, groups=2, filter_width=4)),
     "based": lambda: Based(
         BasedConfig(VOCABULARY, WIDTH, 3, taylor_layers=(2,), window_layers=(0,), heads=3, key_width=5, window=WINDOW)
+    ),
+    "hymba": lambda: Hymba(
+        HymbaConfig(VOCABULARY, WIDTH, 5, heads=4, groups=2, window=WINDOW, pattern="WSSAW", meta_tokens=3, bias=True)
     ),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=PATTERN, head_width=8, window=WINDOW)),
 }

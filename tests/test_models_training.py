@@ -31,6 +31,8 @@ from hybridlab.models import (
     HybridLM,
     Hyena,
     HyenaConfig,
+    Hymba,
+    HymbaConfig,
     LanguageModel,
     Mamba,
     Mamba2,
@@ -68,6 +70,7 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "based": lambda: Based(
         BasedConfig(VOCABULARY, WIDTH, 3, taylor_layers=(1,), window_layers=(2,), heads=2, key_width=4, ffn_width=64)
     ),
+    "hymba": lambda: Hymba(HymbaConfig(VOCABULARY, WIDTH, 3, heads=2, window=5, pattern="AWS", meta_tokens=3)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern="RA", head_width=16)),
 }
 

@@ -154,7 +154,7 @@ class Hymba(LanguageModel):
         nn.init.normal_(self.embedding.weight, std=0.02)
         set_backend(self, backend)
 
-    def opened(self, x: Stream, state: ModelState) -> tuple[Stream, Position]:
+    def opened(self, x: Stream, state: ModelState) -> tuple[torch.Tensor, Position]:
         """The meta tokens come before the first token; positions count them."""
         if state.layers[0].mixer.attention.k_past.shape[1] == 0:
             return torch.cat((self.meta.to(x.dtype).expand(len(x), -1, -1), x), 1), state.position
