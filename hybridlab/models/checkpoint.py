@@ -64,11 +64,11 @@ def load_checkpoint(
 
     Reads folders of `config.json` and weights (safetensors, else pytorch_model.bin; sharded or not): those that
     transformers writes, of model_type rwkv, llama, mistral, mixtral, gemma2, mamba, falcon_mamba, mamba2, recurrent_gemma,
-    jamba and nemotron_h (without experts), and those of Mamba's, Mamba-2's and Hymba's authors. Reads Codestral
-    Mamba as Mistral released it (params.json and consolidated.safetensors), and the authors' files (.pth, .pt or
+    jamba, zamba, zamba2 and nemotron_h (without experts), and those of Mamba's, Mamba-2's and Hymba's authors. Reads
+    Codestral Mamba as Mistral released it (params.json and consolidated.safetensors), and the authors' files (.pth, .pt or
     .safetensors) of RWKV-4, 5.2, 6 and 7, whose version and sizes are read off their tensors; of Hawk, Griffin and
-    RecurrentGemma, for which config.json or `config` must say whether embeddings are scaled, what limits logits, and how
-    far attention sees; of Hyena and H3, for which they must say whether filters fade and how many heads attend; and of
+    RecurrentGemma, for which config.json or `config` must say whether embeddings are scaled, what limits logits, and how far
+    attention sees; of Hyena and H3, for which they must say whether filters fade and how many heads attend; and of
     StripedHyena, whose folders it reads too, with the fields of its authors' configurations.
 
     Args:
