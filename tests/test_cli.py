@@ -56,7 +56,7 @@ def test_version() -> None:
 
 def test_commands_are_those_that_exist() -> None:
     assert {command.callback.__name__ for command in app.registered_commands} == {
-        "lab", "start", "doctor", "check", "memory", "bench", "train",
+        "lab", "start", "doctor", "check", "memory", "bench", "train", "generate",
     }  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_wrong_argument_is_one_line_and_status_2(
 
 
 def test_unknown_command_is_status_2() -> None:
-    assert status("generate") == 2
+    assert status("degenerate") == 2
 
 
 def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:

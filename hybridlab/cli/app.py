@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,13 +122,7 @@ def check(
 
 
 def _check_ops(op: str | None) -> bool:
-    import os
-
-    import torch
-
-    if not torch.cuda.is_available():
-        # Read when triton is first imported, which the first Triton kernel does.
-        os.environ.setdefault("TRITON_INTERPRET", "1")
+    _interpret_triton_without_gpu()
     from hybridlab.measure import check_equivalence
 
     console = _console()
@@ -135,6 +130,16 @@ def _check_ops(op: str | None) -> bool:
         report = check_equivalence(op, progress=status.update)
     console.print(report)
     return report.ok
+
+
+def _interpret_triton_without_gpu() -> None:
+    import os
+
+    import torch
+
+    if not torch.cuda.is_available():
+        # Read when triton is first imported, which the first Triton kernel does.
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _check_models() -> bool:
@@ -245,7 +250,7 @@ def bench(
     from hybridlab.measure.targets import judge
 
     if out:
-        _check_writable(out)
+        _check_writable(out, "bench: cannot write to --out")
     console = _console()
     for name in [op] if op else SETTINGS:
         with _Steps(cells_to_measure(quick)) as step:
@@ -255,13 +260,13 @@ def bench(
             print(f"wrote {path}")
 
 
-def _check_writable(folder: Path) -> None:
-    """Asked before the minutes of measuring, not after them."""
+def _check_writable(folder: Path, problem: str) -> None:
+    """Asked before the minutes of work, not after them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ValueError(f"bench: cannot write to --out {folder}: {error.strerror}") from None
+        raise ValueError(f"{problem} {folder}: {error.strerror}") from None
 
 
 @app.command()
@@ -281,6 +286,52 @@ def train(
     _console().print(phone_results(out))
     for path in files:
         print(f"wrote {path}")
+
+
+@app.command()
+def generate(
+    path: Annotated[Path, typer.Argument(help="A checkpoint: a folder, or a file of weights.")],
+    prompt: Annotated[str, typer.Option(help="The text that goes on.")],
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens are added.")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that have this probability.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draws; none: others each time.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given again.")] = None,
+    vocab: Annotated[Path | None, typer.Option(help="tokenizer.json, or RWKV's vocabulary (.txt).")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
+    backend: Annotated[str, typer.Option(help="auto, naive, numba or triton.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; none: the GPU where there is one.")] = None,
+    memory: Annotated[Path | None, typer.Option(help="PNG to draw the bytes kept after each token to.")] = None,
+) -> None:
+    """Continue a text with a checkpoint's model. The text goes to stdout; speed and memory to stderr."""
+    _interpret_triton_without_gpu()
+    from hybridlab.cli.generate import Request, Source, go_on
+    from hybridlab.models.sampling import Sampling
+
+    draw = _memory_picture(memory) if memory else None
+    source = Source(path, vocab, dtype, backend, device)
+    request = Request(prompt, max_new_tokens, Sampling(temperature, top_k, top_p), seed, tuple(stop or ()))
+    record = go_on(source, request, lambda text: print(text, end="", flush=True))
+    print()
+    print(record, file=sys.stderr)
+    if draw and record.costs:
+        draw(record.costs, record.prompt, memory)
+        print(f"wrote {memory}", file=sys.stderr)
+    raise typer.Exit(130 if record.interrupted else 0)
+
+
+def _memory_picture(path: Path) -> Callable[..., None]:
+    """What draws, once it is sure that it can."""
+    if path.suffix != ".png":
+        raise ValueError(f"generate: --memory must be a .png file, got {path}")
+    _check_writable(path.parent, "generate: cannot write --memory to")
+    try:
+        from hybridlab.cli.memory_picture import draw_memory
+    except ImportError as error:
+        remedy = "pip install -c constraints.txt -e '.[course]' in the repository"
+        raise ValueError(f"generate: --memory needs {error.name}, which is not installed: {remedy}") from None
+    return draw_memory
 
 
 class _Steps:
