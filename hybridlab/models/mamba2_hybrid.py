@@ -68,7 +68,10 @@ class Mamba2HybridConfig(Config):
         return self.pattern * (self.layers // len(self.pattern))
 
     def derive(self) -> None:
-        """As many layers as symbols; attention as wide as the stream, Mamba-2 twice, the MLP four times."""
+        """As many layers as known symbols; attention as wide as the stream, Mamba-2 twice, the MLP four times."""
+        known = ", ".join(f"{symbol} ({kind.name})" for symbol, kind in SYMBOLS.items())
+        valid = isinstance(self.pattern, str) and bool(self.pattern) and set(self.pattern) <= set(SYMBOLS)
+        self.require(valid, "pattern", f"one symbol a layer: {known}")
         self.fill("layers", len(self.pattern))
         self.derive_heads(self.head_width)
         self.fill("groups", self.heads)
@@ -79,10 +82,7 @@ class Mamba2HybridConfig(Config):
             self.fill("ssm_heads", 2 * self.width // self.ssm_head_width)
 
     def check(self) -> None:
-        """Known symbols, whole repetitions, a known activation; keys, B and C shared evenly; steps above 0."""
-        known = ", ".join(f"{symbol} ({kind.name})" for symbol, kind in SYMBOLS.items())
-        valid = isinstance(self.pattern, str) and bool(self.pattern) and set(self.pattern) <= set(SYMBOLS)
-        self.require(valid, "pattern", f"one symbol a layer: {known}")
+        """Whole repetitions, a known activation; keys, B and C shared evenly; steps between 0 and infinity."""
         self.require(self.layers % len(self.pattern) == 0, "layers", f"a multiple of {len(self.pattern)} symbols")
         self.require(self.heads % self.groups == 0, "groups", f"a divisor of heads = {self.heads}")
         self.require(self.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}")
