@@ -16,8 +16,12 @@ from hybridlab.layers import (
     GriffinAttention,
     GroupedAttention,
     H3Mixer,
+    HeadedMambaMixer,
+    HeadedMambaSizes,
     HyenaMixer,
     HyenaSizes,
+    HymbaHeads,
+    HymbaMixer,
     Layer,
     Mamba2Mixer,
     Mamba2Sizes,
@@ -66,6 +70,12 @@ def mamba_normed() -> MambaMixer:
     return MambaMixer(WIDTH, MambaSizes(INNER, 3, STATE), DEPTH, conv_bias=False, selection_norm=torch.nn.RMSNorm)
 
 
+def hymba() -> HymbaMixer:
+    """Values wider than keys, two sinks beside the window."""
+    heads = HymbaHeads(2, 1, key_width=4, value_width=INNER // 2, window=WINDOW, sinks=2)
+    return HymbaMixer(WIDTH, heads, MambaSizes(INNER, 3, STATE, 3), torch.nn.RMSNorm, Rotary(), DEPTH, bias=True)
+
+
 LAYERS: dict[str, Callable[[], Layer]] = {
     "rwkv4 time mixing": lambda: RWKV4TimeMixing(WIDTH, 10, DEPTH),
     "rwkv5 time mixing": lambda: RWKV5TimeMixing(WIDTH, HEADS, HEAD_WIDTH, DEPTH),
@@ -76,6 +86,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(WIDTH, 40, DEPTH),
     "mamba": lambda: MambaMixer(WIDTH, MambaSizes(INNER, 3, STATE, 3), DEPTH, bias=True),
     "mamba, selection normed": mamba_normed,
+    "mamba, heads": lambda: HeadedMambaMixer(WIDTH, HeadedMambaSizes(2, INNER, 3, STATE, 3), DEPTH, bias=True),
     "mamba2": lambda: Mamba2Mixer(WIDTH, Mamba2Sizes(6, 3, STATE, 2, 3), DEPTH, bias=True),
     "mamba2, no bias": lambda: Mamba2Mixer(WIDTH, Mamba2Sizes(2, 5, STATE), DEPTH, conv_bias=False, step_limits=(0.1, 9)),
     "rg-lru block": lambda: RGLRUBlock(WIDTH, INNER, 2, 3, DEPTH),
@@ -92,6 +103,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "h3": lambda: H3Mixer(WIDTH, STATE),
     "h3, heads": lambda: H3Mixer(WIDTH, STATE, HEAD_WIDTH),
     "stripedhyena": lambda: StripedHyenaMixer(WIDTH, StripedHyenaSizes(STATE, 3, heads=HEADS)),
+    "hymba": hymba,
     "base conv": lambda: BaseConv(WIDTH, INNER, 4, DEPTH),
     "delta": lambda: DeltaMixer(WIDTH, HEADS, HEAD_WIDTH),
     "taylor": lambda: TaylorMixer(WIDTH, HEADS, 3, 5, DEPTH),
@@ -115,6 +127,7 @@ FORMULAS: dict[str, Callable[[int], tuple[int, int]]] = {
     "rwkv6 channel mixing": lambda t: (WIDTH, 0),
     "mamba": lambda t: (2 * INNER, INNER * STATE),
     "mamba, selection normed": lambda t: (3 * INNER, INNER * STATE),
+    "mamba, heads": lambda t: (2 * INNER, INNER * STATE),
     "mamba2": lambda t: (2 * (6 * 3 + 2 * 2 * STATE), 6 * 3 * STATE),
     "mamba2, no bias": lambda t: (3 * (2 * 5 + 2 * STATE), 2 * 5 * STATE),
     "rg-lru block": lambda t: (2 * INNER, INNER),
@@ -129,6 +142,7 @@ FORMULAS: dict[str, Callable[[int], tuple[int, int]]] = {
     "h3": lambda t: (3 * WIDTH, WIDTH * STATE),
     "h3, heads": lambda t: (3 * WIDTH, WIDTH * HEAD_WIDTH * STATE),
     "stripedhyena": lambda t: (3 * 2 * WIDTH, WIDTH * 2 * STATE),
+    "hymba": lambda t: (min(t, 2 + WINDOW - 1) * (4 + 5) + 2 * INNER, INNER * STATE),
     "base conv": lambda t: (3 * INNER, 0),
     "delta": lambda t: (0, MATRICES),
     "taylor": lambda t: (0, HEADS * (1 + 3 + 9) * (5 + 1)),

@@ -12,10 +12,14 @@ from hybridlab.models.decoder import AttentionConfig, DecoderConfig
 from hybridlab.models.griffin_skeleton import GriffinSkeletonConfig
 from hybridlab.models.h3 import H3Config
 from hybridlab.models.hyena import HyenaConfig
+from hybridlab.models.hymba import HymbaConfig
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.models.rwkv7 import RWKV7Config
 from hybridlab.models.safari_skeleton import SafariConfig
 from hybridlab.models.stripedhyena import StripedHyenaConfig
+from hybridlab.models.zamba import ZambaConfig
+from hybridlab.models.zamba2 import Zamba2Config
+from hybridlab.models.zamba_skeleton import ZambaSkeletonConfig
 from hybridlab.state import state_nbytes
 
 # Parameters to the digits that the papers report. (As remembered; the formulas below are exact and independent of them.)
@@ -75,6 +79,11 @@ PRINTED = {
     "stripedhyena-7b": 7.65e9,
     "based-360m": 3.63e8,
     "based-1.3b": 1.35e9,
+    "zamba-7b": 7_232_490_496,
+    "zamba2-1.2b": 1.22e9,
+    "zamba2-2.7b": 2.66e9,
+    "zamba2-7b": 7.4e9,
+    "hymba-1.5b": 1_522_797_824,
 }
 # The papers' formulas for D, L, vocabulary; where they have none, summed up matrix by matrix.
 FORMULAS = {
@@ -94,6 +103,9 @@ FORMULAS = {
     "H3": lambda c: h3_parameters(c) + c.vocabulary * c.width,
     "StripedHyena": lambda c: stripedhyena_parameters(c) + 2 * c.vocabulary * c.width,
     "Based": lambda c: based_parameters(c) + c.vocabulary * c.width,
+    "Zamba": lambda c: zamba_parameters(c) + c.vocabulary * c.width,
+    "Zamba2": lambda c: zamba2_parameters(c) + c.vocabulary * c.width,
+    "Hymba": lambda c: hymba_parameters(c) + c.vocabulary * c.width,
 }
 # Numbers of state in all layers after t tokens: in the dtype, in the state dtype.
 STATES = {
@@ -113,6 +125,9 @@ STATES = {
     "H3": lambda c, t: (30 * 63 * c.width + 2 * 2 * t * c.width, 30 * 64 * c.width),
     "StripedHyena": lambda c, t: (16 * 2 * 3 * c.width + 16 * 2 * t * 8 * 128, 16 * 4 * c.width),
     "Based": lambda c, t: based_state(c, t),
+    "Zamba": lambda c, t: (zamba_caches(c, t) + c.layers * 3 * 2 * c.width, c.layers * 2 * c.width * 16),
+    "Zamba2": lambda c, t: zamba2_state(c, t),
+    "Hymba": lambda c, t: hymba_state(c, t),
 }
 
 
@@ -139,7 +154,51 @@ def based_state(c: BasedConfig, t: int) -> tuple[int, int]:
     return filters + window * 2 * min(t, 128) * c.width, linear * 273 * (c.width + 16)
 
 
-def mamba_parameters(c: MambaConfig) -> int:
+def hymba_parameters(c: HymbaConfig) -> int:
+    """Everything but the embedding: queries, and in 17 layers 5 keys of 64 and values of 128; a scan of E = 2 D with norms
+    of its own; the norms of what both give, MLP, two norms; 128 meta tokens."""
+    inner, attention = 2 * c.width, 32 * c.width**2 + 17 * c.width * 5 * (64 + 128)
+    scan = 3 * inner * c.width + 5 * inner + inner * (100 + 2 * 16) + 101 * inner + 16 * inner + inner + 100 + 2 * 16
+    return attention + 32 * (scan + 2 * inner + 3 * c.width * c.ffn_width + 2 * c.width) + (1 + 128) * c.width
+
+
+def hymba_state(c: HymbaConfig, t: int) -> tuple[int, int]:
+    """Three layers keep all rows, 14 those of the meta tokens and 1024 more; every layer keeps three inputs and a state."""
+    rows = t + 128 if t else 0
+    kept = 3 * rows + 14 * min(rows, 128 + 1024)
+    return kept * 5 * (64 + 128) + 32 * 3 * 2 * c.width, 32 * 2 * c.width * 16
+
+
+def zamba_block(c: ZambaSkeletonConfig) -> int:
+    """Maps of 2 D to queries, keys and values as wide, and from there to D; an MLP of 4 D, two norms."""
+    return 3 * (2 * c.width) ** 2 + 2 * c.width**2 + 3 * c.width * 4 * c.width + 3 * c.width
+
+
+def zamba_parameters(c: ZambaConfig) -> int:
+    """Everything but the embedding: a Mamba, whose heads share out what one head would have; one block, a map a call."""
+    return mamba_parameters(c) + zamba_block(c) + len(c.calls) * c.width**2
+
+
+def zamba2_parameters(c: Zamba2Config) -> int:
+    """Everything but the embedding: Mamba-2 mixers, heads of 64; blocks; a map and adapters of 128 a call."""
+    inner, vectors, heads = 2 * c.width, 2 * c.state_size * c.mixer_groups, 2 * c.width // 64
+    mixer = c.width * (2 * inner + vectors + heads) + 5 * (inner + vectors) + 3 * heads + inner + inner * c.width
+    adapters = 128 * (c.width + 8 * c.width) + (128 * 3 * 4 * c.width if c.attention_adapters else 0)
+    return c.layers * (mixer + c.width) + c.width + c.blocks * zamba_block(c) + len(c.calls) * (c.width**2 + adapters)
+
+
+def zamba_caches(c: ZambaSkeletonConfig, t: int) -> int:
+    """Keys and values of 2 D, for every call and not for every block."""
+    return len(c.calls) * 2 * t * 2 * c.width
+
+
+def zamba2_state(c: Zamba2Config, t: int) -> tuple[int, int]:
+    """The caches, three inputs of each filter, one matrix a head."""
+    filtered = 2 * c.width + 2 * c.state_size * c.mixer_groups
+    return zamba_caches(c, t) + c.layers * 3 * filtered, c.layers * 2 * c.width * c.state_size
+
+
+def mamba_parameters(c: MambaConfig | ZambaConfig) -> int:
     """Everything but the embedding and the head, E = 2 D: maps, filter with bias, selection, steps, rates, D, norms."""
     inner, rank = 2 * c.width, math.ceil(c.width / 16)
     mixer = 3 * inner * c.width + 5 * inner + inner * (rank + 2 * 16) + (rank + 1) * inner + 16 * inner + inner
