@@ -94,6 +94,10 @@ for model in (
     models.H3(models.H3Config(vocabulary=11, width=16, layers=3, head_width=2, attention_layers=(1,), heads=2)),
     models.StripedHyena(models.StripedHyenaConfig(vocabulary=11, width=16, layers=2, heads=2)),
     models.Hymba(models.HymbaConfig(vocabulary=11, width=16, layers=4, heads=2, window=3, pattern="AWSA", meta_tokens=2)),
+    models.Zamba(models.ZambaConfig(vocabulary=11, width=16, layers=3, calls=(0, 2), heads=2)),
+    models.Zamba2(models.Zamba2Config(11, 16, 3, calls=(0, 2), blocks=2, heads=2, groups=1, attention_adapters=True)),
+    models.Jamba(models.JambaConfig(vocabulary=11, width=16, layers=5, heads=2, routing=Routing(2, 1))),
+    models.Mamba2Hybrid(models.Mamba2HybridConfig(11, 16, pattern="M-*", head_width=8, ssm_head_width=8)),
     models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSGTHAWBVD", window=3)),
 ):
     ids = torch.randint(11, (2, 9))

@@ -13,7 +13,9 @@ from hybridlab.models.griffin_skeleton import GriffinSkeletonConfig
 from hybridlab.models.h3 import H3Config
 from hybridlab.models.hyena import HyenaConfig
 from hybridlab.models.hymba import HymbaConfig
+from hybridlab.models.jamba import JambaConfig
 from hybridlab.models.language_model import LanguageModel
+from hybridlab.models.mamba2_hybrid import Mamba2HybridConfig
 from hybridlab.models.rwkv7 import RWKV7Config
 from hybridlab.models.safari_skeleton import SafariConfig
 from hybridlab.models.stripedhyena import StripedHyenaConfig
@@ -79,6 +81,10 @@ PRINTED = {
     "stripedhyena-7b": 7.65e9,
     "based-360m": 3.63e8,
     "based-1.3b": 1.35e9,
+    "jamba-v0.1": 51_570_323_328,
+    "jamba-1.5-mini": 51_570_323_328,
+    "jamba-1.5-large": 3.9856e11,
+    "mamba2-hybrid-8b": 8_654_517_248,
     "zamba-7b": 7_232_490_496,
     "zamba2-1.2b": 1.22e9,
     "zamba2-2.7b": 2.66e9,
@@ -103,6 +109,8 @@ FORMULAS = {
     "H3": lambda c: h3_parameters(c) + c.vocabulary * c.width,
     "StripedHyena": lambda c: stripedhyena_parameters(c) + 2 * c.vocabulary * c.width,
     "Based": lambda c: based_parameters(c) + c.vocabulary * c.width,
+    "Jamba": lambda c: jamba_parameters(c) + 2 * c.vocabulary * c.width,
+    "Mamba2Hybrid": lambda c: mamba2_hybrid_parameters(c) + 2 * c.vocabulary * c.width,
     "Zamba": lambda c: zamba_parameters(c) + c.vocabulary * c.width,
     "Zamba2": lambda c: zamba2_parameters(c) + c.vocabulary * c.width,
     "Hymba": lambda c: hymba_parameters(c) + c.vocabulary * c.width,
@@ -125,6 +133,8 @@ STATES = {
     "H3": lambda c, t: (30 * 63 * c.width + 2 * 2 * t * c.width, 30 * 64 * c.width),
     "StripedHyena": lambda c, t: (16 * 2 * 3 * c.width + 16 * 2 * t * 8 * 128, 16 * 4 * c.width),
     "Based": lambda c, t: based_state(c, t),
+    "Jamba": lambda c, t: (c.layers // 8 * (2 * t * 8 * 128 + 7 * 3 * 2 * c.width), c.layers // 8 * 7 * 2 * c.width * 16),
+    "Mamba2Hybrid": lambda c, t: (4 * 2 * t * 8 * 128 + 24 * 3 * (2 * c.width + 2 * 8 * 128), 24 * 2 * c.width * 128),
     "Zamba": lambda c, t: (zamba_caches(c, t) + c.layers * 3 * 2 * c.width, c.layers * 2 * c.width * 16),
     "Zamba2": lambda c, t: zamba2_state(c, t),
     "Hymba": lambda c, t: hymba_state(c, t),
@@ -203,6 +213,25 @@ def mamba_parameters(c: MambaConfig | ZambaConfig) -> int:
     inner, rank = 2 * c.width, math.ceil(c.width / 16)
     mixer = 3 * inner * c.width + 5 * inner + inner * (rank + 2 * 16) + (rank + 1) * inner + 16 * inner + inner
     return c.layers * (mixer + c.width) + c.width
+
+
+def jamba_parameters(c: JambaConfig) -> int:
+    """Everything but the embedding and the head: one layer in eight of grouped attention, seven of Mamba with norms of what
+    it selects; MLPs, every second one 16 times with a router; two norms a layer."""
+    inner, rank = 2 * c.width, c.width // 16
+    attention = 2 * c.width**2 + 2 * c.width * 8 * 128
+    mamba = 3 * inner * c.width + 5 * inner + inner * (rank + 32) + (rank + 1) * inner + 17 * inner + (rank + 32)
+    mlps = (1 + 16) * 3 * c.width * c.ffn_width + 16 * c.width
+    return c.layers // 8 * (attention + 7 * mamba) + c.layers // 2 * mlps + (2 * c.layers + 1) * c.width
+
+
+def mamba2_hybrid_parameters(c: Mamba2HybridConfig) -> int:
+    """Everything but the embedding and the head: 24 Mamba-2 mixers with 8 groups, 4 layers of grouped attention, 28 MLPs of
+    two matrices; a norm each."""
+    inner, vectors, heads = 2 * c.width, 2 * 128 * 8, 2 * c.width // 64
+    mamba2 = c.width * (2 * inner + vectors + heads) + 5 * (inner + vectors) + 3 * heads + inner + inner * c.width
+    attention = 2 * c.width**2 + 2 * c.width * 8 * 128
+    return 24 * mamba2 + 4 * attention + 28 * 2 * c.width * 4 * c.width + (24 + 4 + 28 + 1) * c.width
 
 
 def mamba2_parameters(c: Mamba2Config) -> int:

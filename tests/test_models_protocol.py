@@ -32,10 +32,14 @@ from hybridlab.models import (
     HyenaConfig,
     Hymba,
     HymbaConfig,
+    Jamba,
+    JambaConfig,
     LanguageModel,
     Mamba,
     Mamba2,
     Mamba2Config,
+    Mamba2Hybrid,
+    Mamba2HybridConfig,
     MambaConfig,
     RetNet,
     RetNetConfig,
@@ -45,8 +49,13 @@ from hybridlab.models import (
     RWKV7Config,
     StripedHyena,
     StripedHyenaConfig,
+    Zamba,
+    Zamba2,
+    Zamba2Config,
+    ZambaConfig,
     set_backend,
 )
+from hybridlab.models.jamba import Every
 from hybridlab.state import ModelState, state_nbytes, state_tensors
 
 VOCABULARY, WIDTH, WINDOW, LENGTH, BATCH = 41, 24, 5, 21, 2
@@ -81,6 +90,20 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     ),
     "hymba": lambda: Hymba(
         HymbaConfig(VOCABULARY, WIDTH, 5, heads=4, groups=2, window=WINDOW, pattern="WSSAW", meta_tokens=3, bias=True)
+    ),
+    "zamba": lambda: Zamba(ZambaConfig(VOCABULARY, WIDTH, 4, calls=(0, 2, 3), heads=4, groups=2, mixer_heads=3)),
+    "zamba2": lambda: Zamba2(
+        Zamba2Config(
+            VOCABULARY, WIDTH, 4, calls=(1, 2, 3), blocks=2, heads=4, mixer_heads=6, adapter_rank=3, rotary=Rotary()
+        )
+    ),
+    "jamba": lambda: Jamba(
+        JambaConfig(
+            VOCABULARY, WIDTH, 3, heads=4, groups=2, attention=Every(2, 1), routing=Routing(3, 2, renormalised=False)
+        )
+    ),
+    "mamba2 hybrid": lambda: Mamba2Hybrid(
+        Mamba2HybridConfig(VOCABULARY, WIDTH, pattern="M-*M", heads=3, groups=1, ssm_heads=6, ssm_head_width=7, ssm_groups=3)
     ),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=PATTERN, head_width=8, window=WINDOW)),
 }

@@ -33,10 +33,14 @@ from hybridlab.models import (
     HyenaConfig,
     Hymba,
     HymbaConfig,
+    Jamba,
+    JambaConfig,
     LanguageModel,
     Mamba,
     Mamba2,
     Mamba2Config,
+    Mamba2Hybrid,
+    Mamba2HybridConfig,
     MambaConfig,
     RetNet,
     RetNetConfig,
@@ -46,8 +50,13 @@ from hybridlab.models import (
     RWKV7Config,
     StripedHyena,
     StripedHyenaConfig,
+    Zamba,
+    Zamba2,
+    Zamba2Config,
+    ZambaConfig,
     set_backend,
 )
+from hybridlab.models.jamba import Every
 
 VOCABULARY, WIDTH, LAYERS = 32, 32, 2
 MODELS: dict[str, Callable[[], LanguageModel]] = {
@@ -71,6 +80,16 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
         BasedConfig(VOCABULARY, WIDTH, 3, taylor_layers=(1,), window_layers=(2,), heads=2, key_width=4, ffn_width=64)
     ),
     "hymba": lambda: Hymba(HymbaConfig(VOCABULARY, WIDTH, 3, heads=2, window=5, pattern="AWS", meta_tokens=3)),
+    "zamba": lambda: Zamba(ZambaConfig(VOCABULARY, WIDTH, 2, calls=(1,), heads=2)),
+    "zamba2": lambda: Zamba2(
+        Zamba2Config(VOCABULARY, WIDTH, 2, calls=(0, 1), heads=2, mixer_heads=4, adapter_rank=4, attention_adapters=True)
+    ),
+    "jamba": lambda: Jamba(
+        JambaConfig(VOCABULARY, WIDTH, 3, heads=2, attention=Every(3, 2), routing=Routing(3, 2, renormalised=False))
+    ),
+    "mamba2 hybrid": lambda: Mamba2Hybrid(
+        Mamba2HybridConfig(VOCABULARY, WIDTH, pattern="M-*-", head_width=16, ssm_head_width=16, state_size=16)
+    ),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern="RA", head_width=16)),
 }
 

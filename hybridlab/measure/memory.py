@@ -237,10 +237,10 @@ def _modules(model: LanguageModel) -> Iterator[tuple[str, nn.Module | None]]:
 
 
 def _kind(module: nn.Module | None) -> str:
-    """The classes of a block's two halves, or the class itself."""
+    """The classes of a shared block that is called and of a block's two halves, or the class itself."""
     if module is None:
         return ""
-    halves = [getattr(module, name, None) for name in ("mixer", "channel_mixer")]
+    halves = [getattr(module, name, None) for name in ("block", "mixer", "channel_mixer")]
     return " + ".join(type(half).__name__ for half in halves if half is not None) or type(module).__name__
 
 
