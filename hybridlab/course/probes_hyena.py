@@ -388,7 +388,7 @@ def _short_first(x: Tensor) -> Tensor:
 
 
 def _faint_gate(x: Tensor) -> Tensor:
-    return _filtered(x) + 1e-4 * _gated(x)
+    return _filtered(x) * (1 + 1e-4 * (x @ MAPS[0]).tanh())
 
 
 def _twenty_ago(x: Tensor) -> Tensor:
@@ -403,7 +403,7 @@ def _between_channels(x: Tensor) -> Tensor:
 
 
 def _rectified(x: Tensor) -> Tensor:
-    return _filtered(x).relu()
+    return _filtered(x.relu())
 
 
 def _clipped(x: Tensor) -> Tensor:
@@ -454,10 +454,10 @@ NOT_LINEAR: dict[str, Layer] = {
     "Hyena, order 2": _gated,
     "Hyena, order 3": _order_3,
     "Hyena, short convolutions first": _short_first,
-    "a faint Hyena beside a filter": _faint_gate,
+    "a faint gate behind a filter": _faint_gate,
     "gated by what came 20 ago": _twenty_ago,
     "gated by another channel": _between_channels,
-    "a filter, negative outputs cut": _rectified,
+    "a filter, negative inputs cut": _rectified,
     "a filter, loud inputs cut": _clipped,
     "a filter and a constant": _constant_added,
     "linear attention": _linear_attention,
