@@ -1,5 +1,7 @@
 """The mixing matrix: its numbers in Python, and the same numbers, pixels and lit paths in the browser."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -199,6 +201,26 @@ def test_keys_and_mouse_light_the_same_entry_in_both(browser, tmp_path) -> None:
         page.page.mouse.move(box["x"] + box["width"] * 1.5 / 6, box["y"] + box["height"] * 0.9)
         page.page.mouse.move(box["x"] + box["width"] * 2.5 / 6, box["y"] + box["height"] * 0.1)
         assert page.shown() == widget.shown({"i": 3, "j": 2})
+
+
+@pytest.mark.browser
+def test_names_and_numbers_are_as_large_as_they_can_be(browser, tmp_path) -> None:
+    from widget_pages import opened
+
+    def boxes(page, middle: str) -> list[dict[str, float]]:
+        marks = page.page.locator(".hl-matrix .hl-marks > text" + middle)
+        return [marks.nth(n).bounding_box() for n in range(marks.count())]
+
+    for tokens, name, smallest in ((3, "Ann=2", 12), (8, "Ann=2", 12), (12, "Ann=2", 8), (16, "Ann=2", 6), (16, "", 12)):
+        names = tuple(name or str(t + 1) for t in range(tokens))
+        widget = MixingMatrix(np.tri(tokens), "a picture", names)
+        with opened(browser, widget, tmp_path) as page:
+            below, beside = boxes(page, "[text-anchor=middle]"), boxes(page, "[text-anchor=end]")
+        assert len(below) == len(beside) == tokens
+        assert all(left["x"] + left["width"] < right["x"] for left, right in itertools.pairwise(below))
+        assert all(upper["y"] + upper["height"] < lower["y"] + 4 for upper, lower in itertools.pairwise(beside))
+        assert min(box["height"] for box in below) >= smallest
+        assert min(box["height"] for box in beside) >= 12
 
 
 @pytest.mark.browser

@@ -183,6 +183,7 @@ def test_fallback_draws_the_view() -> None:
     weights = widget.weights(widget.view)
     kernels, matrix, row, held = widget.figure(widget.view).axes
     np.testing.assert_array_equal(matrix.images[0].get_array(), weights.off)
+    assert matrix.images[0].get_clim() == (-min(1, abs(weights.off).max()), min(1, abs(weights.off).max()))
     worst, entry = [(*patch.get_xy(), patch.get_width()) for patch in matrix.patches]
     assert worst == (0.5, weights.worst()[0] + 0.5, weights.worst()[0] + 1)
     assert entry == (1.5, 2.5, 1)
@@ -196,8 +197,9 @@ def test_fallback_draws_the_view() -> None:
     assert held.lines[0].get_ydata()[0] == widget.sizes(widget.view).state
     assert held.lines[2].get_xdata()[0] == widget.sizes(widget.view).longer <= widget.longest()
     assert widget._png().startswith(b"\x89PNG")
-    broken = widget.figure(widget.view | {"order": 1, "i": 2}).axes[2]
-    assert [bar.get_visible() for bar in broken.containers[1]] == [False, False]
+    _, matrix, row, _ = widget.figure(widget.view | {"order": 1, "i": 2, "matrix": TAYLOR}).axes
+    assert [bar.get_visible() for bar in row.containers[1]] == [False, False]
+    assert matrix.get_title("left") == "Taylor's weights to 1\ndashed: a row without weights"
 
 
 # ---------------------------------------------------------------- in the browser
@@ -249,7 +251,7 @@ def test_browser_shows_what_python_says(name: str, browser, tmp_path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "order"), [(TAYLOR, 3), (SOFTMAX, 2), (OFF, 1)])
+@pytest.mark.parametrize(("name", "order"), [(TAYLOR, 1), (SOFTMAX, 2), (OFF, 3)])
 def test_pixels_are_the_matrix(name: str, order: int, scheme: str, browser, tmp_path) -> None:
     from widget_pages import opened, strengths
 
@@ -259,10 +261,13 @@ def test_pixels_are_the_matrix(name: str, order: int, scheme: str, browser, tmp_
     most = np.abs(expected).max()
     with opened(browser, widget, tmp_path, color_scheme=scheme) as page:
         page.move(matrix=name, order=order, scale=2)
-        np.testing.assert_allclose(strengths(page.pixels()), expected / most, atol=0.5 / 255 + 1e-9)
+        assert (most > 1) == (name == TAYLOR)  # an odd order's weights, which are cut off at 1
+        shades = expected.clip(-1, 1) / min(most, 1)
+        np.testing.assert_allclose(strengths(page.pixels()), shades, atol=0.5 / 255 + 1e-9)
         assert page.page.locator(".hl-worst").get_attribute("y") == str(weights.worst()[0])
         caption = page.page.locator("figcaption").nth(1).text_content()
-        assert caption == f"{name}, up to {short(most)}; dashed: the worst row"
+        beyond = f", at most {short(most)}" if most > 1 else ""
+        assert caption == f"{name} to {short(min(most, 1))}{beyond}; dashed: the worst row"
 
 
 def points(path: str) -> np.ndarray:
@@ -278,12 +283,12 @@ def test_kernels_are_drawn_over_the_logits_that_occur(browser, tmp_path) -> None
         for order, scale in [(1, 1), (3, 2), (2, 8), (3, 0.25)]:
             page.move(order=order, scale=scale)
             logits = widget.weights(widget.view | {"scale": scale}).logits[np.tri(12, dtype=bool)]
-            edge = 0.04 * np.ptp(logits)
+            edge = 0.04 * np.ptp(logits)  # of logits below and above 0
             s = np.linspace(logits.min() - edge, logits.max() + edge, 241)
             heights = np.exp(s), polynomial(order, s)
             curves = [points(page.page.locator(f".hl-{name}").get_attribute("d")) for name in ("exp", "polynomial")]
             low, high = min(0.0, *heights[1]), max(np.concatenate(heights))
-            top, bottom = 12, 298 - 4 * (low < 0)
+            top, bottom = 26, 312 - 4 * (low < 0)
             for curve, values in zip(curves, heights, strict=True):
                 np.testing.assert_allclose(curve[[0, -1], 0], [44, 376])
                 part = (np.arcsinh(values) - np.arcsinh(low)) / (np.arcsinh(high) - np.arcsinh(low))
@@ -292,6 +297,27 @@ def test_kernels_are_drawn_over_the_logits_that_occur(browser, tmp_path) -> None
             expected = max(0, ROOTS.get(order, -np.inf) - s[0]) / (s[-1] - s[0]) * 332
             assert negative == pytest.approx(expected, abs=0.01)
             assert page.page.locator(".hl-logits").get_attribute("d").count("M") == logits.size
+
+
+@pytest.mark.browser
+def test_the_axis_of_logits_begins_or_ends_at_0_where_all_lie_on_one_side(browser, tmp_path) -> None:
+    from widget_pages import opened
+
+    most = 3**-0.5
+    aside = TaylorSoftmax([[-1], [-1]], [[1], [3]], [1, 2])
+    for widget, (low, high) in ((of_ledger(), (0, 1.04 * most)), (aside, (-3.12, 0))):
+        kernels = widget.figure(widget.view).axes[0]
+        assert kernels.get_xlim() == pytest.approx((low, high), abs=1e-12)
+        with opened(browser, widget, tmp_path) as page:
+            heights = points(page.page.locator(".hl-exp").get_attribute("d"))[:, 1]
+            floor, ceiling = (
+                min(0.0, *(polynomial(2, np.array([low, high])))),
+                max(math.exp(high), polynomial(2, np.array([low]))[0]),
+            )
+            part = (np.arcsinh([math.exp(low), math.exp(high)]) - np.arcsinh(floor)) / (
+                np.arcsinh(ceiling) - np.arcsinh(floor)
+            )
+            np.testing.assert_allclose(heights[[0, -1]], 312 - part * (312 - 26), atol=0.01)
 
 
 @pytest.mark.browser
@@ -306,7 +332,7 @@ def test_bars_are_the_row(browser, tmp_path) -> None:
         for name, row in zip(("softmax", "taylor"), rows, strict=True):
             bars = page.page.locator(f"path.hl-{name}").get_attribute("d").split("z")[:-1]
             ends = np.array([[float(bar.split()[1].split("h")[0]), float(bar.split("V")[1].split("h")[0])] for bar in bars])
-            part = (ends[:, 0] - ends[:, 1]) / (126 - 12)
+            part = (ends[:, 0] - ends[:, 1]) / (140 - 26)
             np.testing.assert_allclose(part, row / (max(0, *rows[0], *rows[1]) - min(0, *rows[1])), atol=1e-9)
     with opened(browser, without_weights(), tmp_path) as page:
         page.move(order=1, i=2)
@@ -324,7 +350,7 @@ def test_state_and_cache_cross_where_it_is_said(name: str, browser, tmp_path) ->
     from widget_pages import opened
 
     widget = WIDGETS[name]
-    left, right, top, bottom = 44, 344, 12, 152
+    left, right, top, bottom = 44, 344, 26, 166
     longest = math.log10(widget.longest())
     most = math.ceil(math.log10((widget.q.shape[1] + widget.v.shape[1]) * widget.longest()))
     with opened(browser, widget, tmp_path) as page:

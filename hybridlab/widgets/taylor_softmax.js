@@ -2,9 +2,10 @@
 // them. One pair (output i, token j) is lit in all: its logit on the kernels, its entry in the matrix, its bars in the row.
 
 const SOFT = SERIES[0].colour, POLYNOMIAL = SERIES[1].colour, DASH = SERIES[1].dash;
-const KERNELS = { width: 420, height: 340, left: 44, right: 376, top: 12, bottom: 298 };
-const ROW = { width: 420, height: 150, left: 44, right: 412, top: 12, bottom: 126 };
-const SIZES = { width: 420, height: 190, left: 44, right: 344, top: 12, bottom: 152 };
+const KERNELS = { width: 420, height: 354, left: 44, right: 376, top: 26, bottom: 312 };
+const ROW = { width: 420, height: 164, left: 44, right: 412, top: 26, bottom: 140 };
+const SIZES = { width: 420, height: 204, left: 44, right: 344, top: 26, bottom: 166 };
+const STRONGEST = 1; // weights beyond it have the colour of 1: an odd order's can be of any size, and would pale the others
 const POINTS = 240; // of a curve
 const ROUNDING = 1e-12, NO_SUM = 1e-9, NUMBER_BYTES = 4, HIGHEST_ORDER = 4, LONGEST = 1e5;
 const ROOTS = { 1: -1, 3: -1.5960716379833215 }; // below these a polynomial is negative
@@ -20,10 +21,10 @@ function draw(page) {
   const row = draw_row(page, names);
   const held = draw_sizes(page, q.shape[1], v.shape[1]);
   page.stage.append(
-    panel("kernels, by powers of ten beyond 1; ↑ ↓ order, ← → logits", kernels.node),
+    panel("eˢ and its polynomial (↑ ↓ order, ← → logits)", kernels.node),
     matrix.panel,
     row.panel,
-    panel("numbers carried; ↑ ↓ order, ← → K", held.node),
+    panel("what is carried (↑ ↓ order, ← → K)", held.node),
   );
   let last = null;
 
@@ -206,6 +207,12 @@ function path_of(points) {
 
 const FONT = { "font-size": 11 };
 
+// What an axis counts: under its middle, or over its upper end.
+function axis_name(box, text, upwards = false) {
+  const place = upwards ? { x: 2, y: 12 } : { x: (box.left + box.right) / 2, y: box.height - 6, "text-anchor": "middle" };
+  return svg("text", { ...place, opacity: 0.75, ...FONT }, text);
+}
+
 // Numbers beside an axis, those first in the list before others; what would lie on another is left out.
 function ticks_up(layer, box, y, wanted, text = short) {
   const taken = [];
@@ -242,6 +249,13 @@ function seen_logits({ logits, tokens }) {
   return logits.filter((_, at) => at % tokens <= Math.floor(at / tokens));
 }
 
+// What is drawn of the logits: 0, where both kernels are 1, and a little more than the lowest and the highest.
+function span_of(lowest, highest) {
+  const [least, most] = [Math.min(0, lowest), Math.max(0, highest)];
+  const edge = Math.max(0.04 * (most - least), 0.02);
+  return [least < 0 ? least - edge : 0, most > 0 || least === 0 ? most + edge : 0];
+}
+
 function draw_kernels(page) {
   const { width, height, left, right, top, bottom } = KERNELS;
   const node = svg("svg", { viewBox: `0 0 ${width} ${height}` });
@@ -255,8 +269,8 @@ function draw_kernels(page) {
   const curves = [curve(SOFT, "none", "hl-exp"), curve(POLYNOMIAL, DASH, "hl-polynomial")];
   const dots = [SOFT, POLYNOMIAL].map((fill) => svg("circle", { r: 4.5, fill }));
   const labels = [SOFT, POLYNOMIAL].map(() => svg("text", { x: right + 6, "font-size": 12 }));
-  const title = svg("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle", opacity: 0.75, ...FONT }, "logit s");
-  node.append(negative, axes, rug, of_row, now, ...curves, ...dots, warning, ...labels, title);
+  const titles = [axis_name(KERNELS, "logit s"), axis_name(KERNELS, "weight before it is divided; beyond 1 by powers of ten", true)];
+  node.append(negative, axes, rug, of_row, now, ...curves, ...dots, warning, ...labels, ...titles);
   page.picture(node, {
     ArrowUp: () => ({ order: page.view.order + 1 }),
     ArrowDown: () => ({ order: page.view.order - 1 }),
@@ -279,9 +293,7 @@ function draw_kernels(page) {
 
   function set_out(weights, order) {
     const found = seen_logits(weights);
-    const [lowest, highest] = [Math.min(...found), Math.max(...found)];
-    const edge = Math.max(0.04 * (highest - lowest), 0.02);
-    const [low, high] = [lowest - edge, highest + edge];
+    const [low, high] = span_of(Math.min(...found), Math.max(...found));
     const s = Array.from({ length: POINTS + 1 }, (_, n) => low + (n / POINTS) * (high - low));
     const heights = [s.map(Math.exp), s.map((s) => polynomial(order, s))];
     const [floor, ceiling] = [Math.min(0, ...heights[1]), Math.max(...heights.flat())];
@@ -336,11 +348,13 @@ function draw_matrix(page, names) {
   function show(weights, name, i, j) {
     if (last !== weights || last_name !== name) {
       const numbers = name === MINUS ? weights.off : name.startsWith("Taylor") ? weights.taylor : weights.softmax;
-      map.paint(numbers);
+      const [most, limit] = [strongest(numbers), Math.min(strongest(numbers), STRONGEST)];
+      map.paint(numbers, limit);
       const frame = weights.lost.length ? weights.lost[0] : worst_of(weights).i;
       set(worst, { y: frame, width: frame + 1 });
       const why = weights.lost.length ? "a row without weights" : "the worst row";
-      caption.textContent = `${name}, up to ${short(strongest(numbers))}; dashed: ${why}`;
+      const beyond = most > limit ? `, at most ${short(most)}` : "";
+      caption.textContent = `${name} to ${short(limit)}${beyond}; dashed: ${why}`;
     }
     [last, last_name] = [weights, name];
     map.light(i, j);
@@ -362,7 +376,7 @@ function draw_row(page, names) {
     svg("path", { class: "hl-taylor", fill: POLYNOMIAL, "fill-opacity": 0.35, stroke: POLYNOMIAL, "stroke-width": Math.min(1.5, 0.1 * step) }),
   ];
   const warning = svg("text", { class: "hl-warning", x: right, y: top + 12, "text-anchor": "end", style: HALO, "font-size": 12 });
-  node.append(lit, axes, ...bars, warning);
+  node.append(lit, axes, ...bars, warning, axis_name(ROW, "weight", true));
   for (let t = 0; t < tokens; t++) {
     if (is_named(t, tokens)) node.append(svg("text", { x: left + (t + 0.5) * step, y: height - 6, "text-anchor": "middle", ...FONT }, names[t]));
   }
@@ -406,7 +420,6 @@ function draw_sizes(page, most_width, values) {
   for (let power = 0; 10 ** power <= longest; power++) {
     axes.append(svg("text", { x: x(10 ** power), y: bottom + 16, "text-anchor": "middle", opacity: 0.75, ...FONT }, short(10 ** power)));
   }
-  axes.append(svg("text", { x: (left + right) / 2, y: bottom + 33, "text-anchor": "middle", opacity: 0.75, ...FONT }, "tokens"));
   const powers = Math.log10(ceiling);
   ticks_up(axes, SIZES, y, Array.from({ length: powers + 1 }, (_, power) => 10 ** power).filter((_, power) => power % Math.ceil(powers / 6) === 0));
   const others = svg("path", { stroke: POLYNOMIAL, "stroke-opacity": 0.35, "stroke-dasharray": DASH });
@@ -415,7 +428,7 @@ function draw_sizes(page, most_width, values) {
   const mark = svg("circle", { class: "hl-crossing", r: 5, fill: "none", stroke: "currentColor", "stroke-width": 2 });
   const labels = [svg("text", { x: right + 6, "font-size": 12 }), svg("text", { x: right + 6, "font-size": 12 }, "cache")];
   const where = svg("text", { "font-size": 12, style: HALO });
-  node.append(axes, others, state, cache, mark, ...labels, where);
+  node.append(axes, others, state, cache, mark, ...labels, where, axis_name(SIZES, "tokens"), axis_name(SIZES, "numbers", true));
   page.picture(node, {
     ArrowUp: () => ({ order: page.view.order + 1 }),
     ArrowDown: () => ({ order: page.view.order - 1 }),

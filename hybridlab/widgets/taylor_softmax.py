@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MOST_TOKENS = MOST_NUMBERS = 64
 LEAST_SCALE, MOST_SCALE = 0.25, 8.0
 MOST_LOGIT = 80.0  # e^(8 x 80) is still a number
+STRONGEST = 1.0  # weights beyond it have the colour of 1: an odd order's can be of any size, and would pale the others
 LONGEST = 10**5  # tokens that the picture of the sizes reaches at least
 TAYLOR, SOFTMAX, OFF = "Taylor's weights", "softmax's weights", "Taylor's minus softmax's"
 MATRICES = (TAYLOR, SOFTMAX, OFF)
@@ -169,7 +170,8 @@ class TaylorSoftmax(LivePicture):
         from matplotlib.patches import Rectangle
 
         shown = {TAYLOR: weights.taylor, SOFTMAX: weights.softmax, OFF: weights.off}[view["matrix"]]
-        tokens, limit = len(shown), max(np.abs(shown).max(), ROUNDING)
+        tokens, most = len(shown), max(np.abs(shown).max(), ROUNDING)
+        limit = min(most, STRONGEST)
         colours = LinearSegmentedColormap.from_list("mixing", [NEGATIVE, ZERO, POSITIVE])
         axes.imshow(shown, cmap=colours, vmin=-limit, vmax=limit, extent=(0.5, tokens + 0.5, tokens + 0.5, 0.5))
         worst = weights.lost[0] if weights.lost else weights.worst()[0]
@@ -180,7 +182,8 @@ class TaylorSoftmax(LivePicture):
         axes.set(xlabel="token j", ylabel="output i")
         _count(axes.xaxis)
         _count(axes.yaxis)
-        axes.set_title(f"{view['matrix']}, to {short(np.abs(shown).max())}; dashed: the worst row", fontsize=9)
+        dashed = "a row without weights" if weights.lost else "the worst row"
+        axes.set_title(f"{view['matrix']} to {short(limit)}\ndashed: {dashed}", loc="left", fontsize=9)
 
     def _draw_row(self, axes: "Axes", weights: Weights, view: View) -> None:
         i = int(view["i"]) - 1
@@ -191,7 +194,7 @@ class TaylorSoftmax(LivePicture):
             bar.set_visible(i not in weights.lost)
             bar.set(edgecolor=RED, facecolor="#F5CDB0", hatch="///")
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set(xlabel="token j", xlim=(0.4, len(self.names) + 0.6))
+        axes.set(xlabel="token j", ylabel="weight", xlim=(0.4, len(self.names) + 0.6))
         _count(axes.xaxis)
         _finish(axes, f"weights of output {i + 1}")
 
@@ -201,8 +204,8 @@ class TaylorSoftmax(LivePicture):
         axes.axhline(held.state, color=RED, linestyle=DASHES, label=f"state, order {view['order']}")
         axes.plot([1, longest], [held.per_token, held.per_token * longest], color=BLUE, label="cache")
         axes.plot(held.longer, held.per_token * held.longer, "o", color="black", fillstyle="none")
-        axes.set(xscale="log", yscale="log", xlabel="tokens")
-        _finish(axes, f"numbers carried; the circle: {_tokens(held.longer)}")
+        axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="numbers carried")
+        _finish(axes, f"from {_tokens(held.longer)} on (circle) the cache holds more")
 
     def longest(self) -> int:
         """How many tokens the picture of the sizes reaches: a power of ten that no order's state outlasts."""
@@ -262,9 +265,7 @@ def _sum(terms: Numbers) -> float:
 
 def _draw_kernels(axes: "Axes", weights: Weights, view: View) -> None:
     order, found = int(view["order"]), weights.logits[np.tri(len(weights.sums), dtype=bool)]
-    low, high = float(found.min()), float(found.max())
-    edge = max(0.04 * (high - low), 0.02)
-    s = np.linspace(low - edge, high + edge, 300)
+    s = np.linspace(*_span(float(found.min()), float(found.max())), 300)
     exponential, terms = np.exp(s), polynomial(order, s)
     axes.plot(s, exponential, color=BLUE, label="$e^s$")
     axes.plot(s, terms, color=RED, linestyle=DASHES, label=f"order {order}")
@@ -280,8 +281,15 @@ def _draw_kernels(axes: "Axes", weights: Weights, view: View) -> None:
     ticks = [tick for tick in _around_zero(floor, ceiling) if floor <= tick <= ceiling]
     axes.set_yticks(ticks, [short(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="logit s", xlim=(s[0], s[-1]), ylim=(floor, ceiling))
-    _finish(axes, "kernels, by powers of ten beyond 1")
+    axes.set(xlabel="logit s", ylabel="weight before it is divided", xlim=(s[0], s[-1]), ylim=(floor, ceiling))
+    _finish(axes, "$e^s$ and its polynomial, by powers of ten beyond 1")
+
+
+def _span(lowest: float, highest: float) -> tuple[float, float]:
+    """What is drawn of the logits: 0, where both kernels are 1, and a little more than the lowest and the highest."""
+    least, most = min(0.0, lowest), max(0.0, highest)
+    edge = max(0.04 * (most - least), 0.02)
+    return least - edge if least < 0 else 0.0, most + edge if most > 0 or least == 0 else 0.0
 
 
 def _around_zero(floor: float, ceiling: float) -> list[float]:
