@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from hybridlab.layers import KeyCache
-from hybridlab.layers.compressed_keys import KeyCache
 from hybridlab.models import LanguageModel
 from hybridlab.ops import AttentionState
 from hybridlab.state import ModelState, state_tensors
