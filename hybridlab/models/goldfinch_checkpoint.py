@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hybridlab.models.checkpoint_layout import Checkpoint, Layout, layer_number
+from hybridlab.models.checkpoint_layout import Checkpoint, Layout, generic, layer_number
 from hybridlab.models.config import Config
 from hybridlab.models.goldfinch import GoldFinch, GoldFinchConfig
 
@@ -121,9 +121,10 @@ def _config(checkpoint: Checkpoint) -> GoldFinchConfig:
 
 
 def _finch_layers(checkpoint: Checkpoint, layers: int) -> int:
-    """How many layers come before the first one with a map to queries."""
-    attending = (layer for layer in range(layers) if f"blocks.{layer}.att.query.weight" in checkpoint.tensors)
-    return next(attending, layers)
+    """How many layers come before the first one with anything that only GOLD layers have."""
+    own = GOLD.keys() - FINCH.keys()
+    attending = (layer_number(name) for name in checkpoint.tensors if generic(name) in own)
+    return min((layer for layer in attending if layer is not None), default=layers)
 
 
 def _attention(checkpoint: Checkpoint, width: int, layers: int, finch_layers: int) -> dict[str, int]:
