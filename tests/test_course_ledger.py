@@ -52,6 +52,15 @@ def test_row_has_thousands_in_order(capsys):
     assert line.split() == ["a", "list", "3.0216", "96", "16,000,000"]
 
 
+def test_rows_have_one_head(capsys):
+    ledger.row("a sum", 6.6, 12, 12)
+    one = capsys.readouterr().out
+    ledger.rows(("a sum", 6.6, 12, 12), ("a list", 3.02158, 96, 16_000_000))
+    several = capsys.readouterr().out
+    assert several.startswith(one)
+    assert several[len(one) :].split() == ["a", "list", "3.0216", "96", "16,000,000"]
+
+
 def test_show_prints_each_token_once(capsys):
     ledger.show()
     lines = capsys.readouterr().out.splitlines()

@@ -36,8 +36,14 @@ def show() -> None:
 
 def row(mechanism: str, answer: float, bytes_at_6: int, bytes_at_million: int) -> None:
     """Prints a mechanism's row: what it answers at token 6, and the bytes it carries after 6 and after 1,000,000 tokens."""
+    rows((mechanism, answer, bytes_at_6, bytes_at_million))
+
+
+def rows(*mechanisms: tuple[str, float, int, int]) -> None:
+    """Prints the rows of several mechanisms under one head; each is what `row` takes."""
     print(f"{'mechanism':24}{'answer':>10}{'bytes at 6':>16}{'bytes at 1,000,000':>22}")
-    print(f"{mechanism:24}{_digits(float(answer), zero='0'):>10}{bytes_at_6:>16,}{bytes_at_million:>22,}")
+    for mechanism, answer, bytes_at_6, bytes_at_million in mechanisms:
+        print(f"{mechanism:24}{_digits(float(answer), zero='0'):>10}{bytes_at_6:>16,}{bytes_at_million:>22,}")
 
 
 def mixing(
