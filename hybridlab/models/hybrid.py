@@ -41,7 +41,7 @@ class HybridConfig(Config):
     """Sizes of a hybrid.
 
     Attributes:
-        pattern: one letter of `LETTERS` a layer, such as "RRRA".
+        pattern: one letter of `LETTERS` a layer, such as "RRRA" or "MMMAMMMM".
         layers: L; 0 is the pattern's length. A longer model repeats the pattern.
         head_width: K = V of every mixer with heads; Based's K is 16 at most.
         heads: H; 0 is width / head_width.
@@ -164,6 +164,10 @@ LETTERS = {
 
 class HybridLM(LanguageModel):
     """A stack of different mixers, each followed by the same gated MLP, all behind RMS norms.
+
+    Any order goes: `HybridLM(HybridConfig(256, 512, pattern="MMMAMMMM"))` is a byte model of eight layers of which the
+    fourth attends, the others are Mamba. It begins with Mamba as MambaFormer does (arXiv 2402.04248); there the Mamba
+    layers also take the place of the MLPs and of positions, here every layer has an MLP and attention turns its keys.
 
     Args:
         config: sizes, and the pattern.

@@ -127,7 +127,7 @@ PRESETS = {
             ssm_groups=8,
         ),
         "An empirical study of Mamba-based language models, arXiv 2406.07887; pattern, width, heads and MLP from the "
-        "authors' launch scripts; the Mamba-2 layers, eps and vocabulary from the paper and the defaults of its code",
+        "authors' launch scripts, the Mamba-2 layers and eps the defaults of their code; the vocabulary is not confirmed",
     ),
 }
 
@@ -135,11 +135,12 @@ PRESETS = {
 class Mamba2Hybrid(LanguageModel):
     """x += mixer(norm(x)), the mixer Mamba-2, attention without positions, or an MLP of two matrices; norms are RMS norms.
 
-    What the authors' launch scripts say is certain: which layer is what, the width, 32 heads of attention with 8 groups of
-    keys, no positions, no biases, an untied head, an MLP of 4 D without gate. They name no activation; gelu is the default
-    of their code. Whether it is computed exactly (as here) or by its tanh formula, the eps of the norms, a gated norm in
-    groups, steps without limits, and 256,000 tokens are defaults too, or come from the paper. The number of parameters fits
-    the size that it reports. Nemotron-H, its successor, has a squared relu and a shortest step.
+    The authors' launch scripts say which layer is what, the width, 32 heads of attention with 8 groups of keys, no positions,
+    no biases, RMS norms and an untied head. They leave the rest to the defaults of their code (read in a later version than
+    the release's): an MLP of 4 D without gate, gelu, which without biases is computed exactly; N = 128, P = 64, 8 groups of
+    B and C, four taps with a bias, a gated norm in groups, steps without limits; eps 1e-5. Not confirmed by either is the
+    vocabulary of 256,000. Nemotron-H, the successor, has the squared relu and a shortest step; `load_checkpoint` reads its
+    folders, where they are without experts.
 
     Args:
         config: sizes.
