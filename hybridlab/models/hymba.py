@@ -71,7 +71,6 @@ class HymbaConfig(AttentionConfig):
         orphans = self.pattern.startswith("S") or "AS" in self.pattern
         self.require(not orphans, "pattern", "a W, or an S that has one, before every S")
         self.require(self.inner % self.heads == 0, "inner", f"a multiple of heads = {self.heads}")
-        self.require(self.window is not None or "W" not in self.pattern, "window", "an int, where the pattern has a W")
 
     @property
     def letters(self) -> str:

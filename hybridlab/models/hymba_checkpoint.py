@@ -93,8 +93,7 @@ def _config(checkpoint: Checkpoint) -> HymbaConfig:
     checkpoint.expect(FIXED)
     width, heads = checkpoint.size("hidden_size"), checkpoint.size("num_attention_heads")
     inner, head_width = checkpoint.size("mamba_expand", 2) * width, width // heads
-    checkpoint.expect({"v_head_dim": inner // heads})
-    return HymbaConfig(
+    config = HymbaConfig(
         checkpoint.size("vocab_size"),
         width,
         checkpoint.size("num_hidden_layers"),
@@ -115,6 +114,8 @@ def _config(checkpoint: Checkpoint) -> HymbaConfig:
         bias=checkpoint.flag("mamba_proj_bias", False),
         conv_bias=checkpoint.flag("mamba_conv_bias", True),
     )
+    checkpoint.expect({"v_head_dim": inner // heads})
+    return config
 
 
 def _rotary(checkpoint: Checkpoint, head_width: int) -> Rotary:
