@@ -135,12 +135,12 @@ PRESETS = {
 class Mamba2Hybrid(LanguageModel):
     """x += mixer(norm(x)), the mixer Mamba-2, attention without positions, or an MLP of two matrices; norms are RMS norms.
 
-    The authors' launch scripts say which layer is what, the width, 32 heads of attention with 8 groups of keys, no positions,
-    no biases, RMS norms and an untied head. They leave the rest to the defaults of their code (read in a later version than
-    the release's): an MLP of 4 D without gate, gelu, which without biases is computed exactly; N = 128, P = 64, 8 groups of
-    B and C, four taps with a bias, a gated norm in groups, steps without limits; eps 1e-5. Not confirmed by either is the
-    vocabulary of 256,000. Nemotron-H, the successor, has the squared relu and a shortest step; `load_checkpoint` reads its
-    folders, where they are without experts.
+    The authors' launch scripts say which layer is what, the width, 32 heads of attention with 8 groups of keys, no
+    positions, no biases, RMS norms and an untied head. They leave the rest to the defaults of their code (read in a later
+    version than the release's): an MLP of 4 D without gate, gelu, which without biases is computed exactly; N = 128, P =
+    64, 8 groups of B and C, four taps with a bias, a gated norm in groups, steps without limits; eps 1e-5. Not confirmed by
+    either is the vocabulary of 256,000. Nemotron-H, the successor, has the squared relu and a shortest step;
+    `load_checkpoint` reads its folders, where they are without experts.
 
     Args:
         config: sizes.
