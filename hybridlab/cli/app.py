@@ -27,7 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-SUMMARY = ("parameters", "active_parameters", "kv_bytes", "state_bytes", "total_bytes", "flops_per_token")
+SUMMARY = (
+    "parameters", "active_parameters", "kv_bytes", "recurrent_bytes", "conv_bytes", "state_bytes", "total_bytes",
+    "flops_per_token",
+)  # fmt: skip
 
 
 def _console() -> Console:
@@ -168,13 +171,21 @@ def memory(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="A row a layer.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="File to draw bars to, such as memory.png or memory.svg.")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help='A device to draw a line for, such as "24 GiB".')] = None,
 ) -> None:
     """Count, to the byte, what models keep for a sequence at some context length."""
     from hybridlab.measure import account
+    from hybridlab.measure.units import parse_size
 
     if as_json and as_csv:
         raise ValueError("memory: --json or --csv, not both")
+    if limit and not plot:
+        raise ValueError("memory: --limit is a line in the picture that --plot draws; name its file")
+    limits = {name: parse_size(name) for name in limit or ()}
     accounts = [account(name, context, batch, dtype, state_dtype) for name in models]
+    if plot:
+        _draw_memory(accounts, limits, plot)
     if as_json:
         print(json.dumps([found.as_dict() for found in accounts], indent=1))
     elif as_csv:
@@ -184,6 +195,16 @@ def memory(
             _console().print(found)
     else:
         _print_summary(_summary(accounts, context, batch))
+
+
+def _draw_memory(accounts: list["Account"], limits: dict[str, int], file: Path) -> None:
+    from hybridlab.measure.memory_plot import plot_accounts
+
+    try:
+        plot_accounts(accounts, limits).savefig(file)
+    except OSError as error:
+        raise ValueError(f"memory: cannot write to --plot {file}: {error.strerror}") from None
+    print(f"wrote {file}", file=sys.stderr)
 
 
 def _csv(accounts: list[dict[str, Any]], layers: bool) -> str:
@@ -229,11 +250,10 @@ def _sizes(found: "Account") -> list[str]:
 
 
 def _size(count: int) -> str:
-    """Bytes in the largest unit that leaves a whole part, and exactly."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:.2f} {unit} ({count:,})"
-    return f"{count} B"
+    """Bytes in a large unit, and exactly."""
+    from hybridlab.measure.units import readable
+
+    return f"{readable(count)} ({count:,})" if count >= 1024 else readable(count)
 
 
 @app.command()
