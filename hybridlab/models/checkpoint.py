@@ -124,7 +124,7 @@ def _recognised(checkpoint: Checkpoint, config: Config | None) -> Layout:
 
 def _checked(checkpoint: Checkpoint, layout: Layout, model: LanguageModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
     """The model's own names -> tensors of the right shape and dtype."""
-    wanted, tensors = model.state_dict(), layout.wanted(checkpoint.tensors)
+    wanted, tensors = model.state_dict(), dict(layout.without_copies(layout.wanted(checkpoint.tensors), model.config))
     # A layout names every bias there may be; a model may be without.
     named = layout.named(model.config, expert_count(wanted))
     names = {theirs: ours for theirs, ours in named.items() if wanted.keys() >= set(ours)}

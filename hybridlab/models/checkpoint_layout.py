@@ -159,6 +159,10 @@ class Layout:
         """The tensors without those that hold nothing to load."""
         return {name: tensor for name, tensor in tensors.items() if not name.endswith(self.ignored)}
 
+    def without_copies(self, tensors: Mapping[str, Tensor], config: Config) -> Mapping[str, Tensor]:
+        """The tensors without those that a file of these sizes may hold again, for layers that share them: here all."""
+        return tensors
+
     def likeness(self, tensors: Mapping[str, Tensor]) -> float:
         """Names in common with a file, as a share of the names in either."""
         here, there = set(self.names), {generic(name) for name in self.wanted(tensors)}

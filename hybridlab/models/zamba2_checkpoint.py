@@ -11,7 +11,14 @@ from hybridlab.models.decoder_checkpoint import rotary_positions
 from hybridlab.models.mamba2_checkpoint import OWN_NAMES
 from hybridlab.models.mamba_checkpoint import MIXER_NAMES
 from hybridlab.models.zamba2 import Zamba2, Zamba2Config
-from hybridlab.models.zamba_checkpoint import BLOCK_NAMES, OUTER_NAMES, SharedBlockLayout, common_sizes, layer_names
+from hybridlab.models.zamba_checkpoint import (
+    BLOCK_NAMES,
+    OUTER_NAMES,
+    SharedBlockLayout,
+    common_sizes,
+    layer_names,
+    listed_calls,
+)
 from hybridlab.models.zamba_skeleton import ZambaSkeletonConfig
 
 BLOCK2_NAMES: Mapping[str, str | tuple[str, ...]] = {
@@ -59,6 +66,7 @@ def _config(checkpoint: Checkpoint) -> Zamba2Config:
     rotary = rotary_positions(checkpoint) if checkpoint.flag("use_mem_rope", False) else None
     return Zamba2Config(
         **common_sizes(checkpoint),
+        calls=listed_calls(checkpoint),
         state_size=checkpoint.size("mamba_d_state", 64),
         bias=checkpoint.flag("add_bias_linear", False),
         blocks=checkpoint.size("num_mem_blocks", 1),

@@ -70,6 +70,22 @@ class SharedBlockLayout(Layout):
                 place = f"model.layers.{layer}.{self.block}.{theirs}"
                 yield place, tuple(f"shared_blocks.{number}.{name}" for name in names)
 
+    def without_copies(self, tensors: Mapping[str, Tensor], config: Config) -> Mapping[str, Tensor]:
+        """Each block once: transformers 5 saves it for every call, if the head is not the embedding.
+
+        Raises:
+            ValueError: if a call's copy differs. Such blocks are not shared, and this would be another architecture.
+        """
+        assert isinstance(config, ZambaSkeletonConfig)
+        copies: dict[str, str] = {}  # name -> the same in the layer that calls the block first
+        for call, layer in enumerate(config.calls):
+            here, first = (f"model.layers.{x}.{self.block}." for x in (layer, config.calls[call % config.blocks]))
+            copies |= {name: name.replace(here, first) for name in tensors if here != first and name.startswith(here)}
+        for name, first in copies.items():
+            if first in tensors and not torch.equal(tensors[name], tensors[first]):
+                raise ValueError(f"load_checkpoint: {name} differs from {first}; layers share one block")
+        return {name: tensor for name, tensor in tensors.items() if copies.get(name, "") not in tensors}
+
 
 class ZambaLayout(SharedBlockLayout):
     """Zamba's, whose map from the stream gives x and z of a channel one after the other."""
@@ -93,14 +109,12 @@ def layer_names(mixer: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def common_sizes(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The fields of a ZambaSkeletonConfig, by their names, as transformers writes them for both Zambas."""
+    """The fields of a ZambaSkeletonConfig but `calls`, by their names, as transformers writes them for both Zambas."""
     width, heads = checkpoint.size("hidden_size"), checkpoint.size("num_attention_heads")
-    layers = checkpoint.size("num_hidden_layers")
     return {
         "vocabulary": checkpoint.size("vocab_size"),
         "width": width,
-        "layers": layers,
-        "calls": _calls(checkpoint, layers),
+        "layers": checkpoint.size("num_hidden_layers"),
         "heads": heads,
         "groups": checkpoint.size("num_key_value_heads", heads),
         "head_width": 2 * width // heads,
@@ -112,13 +126,22 @@ def common_sizes(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _calls(checkpoint: Checkpoint, layers: int) -> tuple[int, ...]:
+def listed_calls(checkpoint: Checkpoint) -> tuple[int, ...]:
     """The layers that call a shared block, from a list of all layers' kinds."""
-    kinds = checkpoint.required("layers_block_type")
+    kinds, layers = checkpoint.required("layers_block_type"), checkpoint.size("num_hidden_layers")
     if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in tuple(KINDS) for kind in kinds):
-        expected = f"{layers} of {', '.join(KINDS)}"
-        raise ValueError(f"load_checkpoint: config.json has layers_block_type {kinds!r}, expected {expected}")
+        found = f"config.json has layers_block_type {kinds!r}, expected {layers} of {', '.join(KINDS)}"
+        raise ValueError(f"load_checkpoint: {found}: {checkpoint.where}")
     return tuple(layer for layer, kind in enumerate(kinds) if KINDS[kind])
+
+
+def _calls(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """As listed; where nothing is listed, the third layer and then one layer in so many."""
+    if "layers_block_type" in checkpoint.fields:
+        return listed_calls(checkpoint)
+    layers, period = checkpoint.size("num_hidden_layers"), checkpoint.size("attn_layer_period", 6)
+    offset = checkpoint.optional("attn_layer_offset", 4)
+    return (2, *(layer for layer in range(3, layers) if (layer - 3) % period == offset))
 
 
 def _config(checkpoint: Checkpoint) -> ZambaConfig:
@@ -126,6 +149,7 @@ def _config(checkpoint: Checkpoint) -> ZambaConfig:
     checkpoint.expect({**FIXED, "attention_hidden_size": 2 * sizes["width"]})
     return ZambaConfig(
         **sizes | {"head_width": checkpoint.size("attention_head_dim", sizes["head_width"])},
+        calls=_calls(checkpoint),
         state_size=checkpoint.size("mamba_d_state", 16),
         bias=checkpoint.flag("mamba_proj_bias", False),
         mixer_heads=checkpoint.size("n_mamba_heads"),
