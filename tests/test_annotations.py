@@ -98,6 +98,7 @@ for model in (
     models.Zamba2(models.Zamba2Config(11, 16, 3, calls=(0, 2), blocks=2, heads=2, groups=1, attention_adapters=True)),
     models.Jamba(models.JambaConfig(vocabulary=11, width=16, layers=5, heads=2, routing=Routing(2, 1))),
     models.Mamba2Hybrid(models.Mamba2HybridConfig(11, 16, pattern="M-*", head_width=8, ssm_head_width=8)),
+    models.GoldFinch(models.GoldFinchConfig(vocabulary=11, width=16, layers=3, head_width=8)),
     models.HybridLM(models.HybridConfig(vocabulary=11, width=16, head_width=8, pattern="PERMSGTHAWBVD", window=3)),
 ):
     ids = torch.randint(11, (2, 9))

@@ -8,6 +8,7 @@ import torch
 from hybridlab.layers import (
     BaseConv,
     DeltaMixer,
+    FinchC2TimeMixing,
     H3Mixer,
     HyenaMixer,
     HyenaSizes,
@@ -38,6 +39,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
     "rwkv5 time mixing": lambda: RWKV5TimeMixing(24, 3, 8),
     "rwkv6 time mixing": lambda: RWKV6TimeMixing(24, 3, 8, 3, 5),
     "rwkv6 channel mixing": lambda: RWKV6ChannelMixing(24, 32),
+    "finch-c2 time mixing": lambda: FinchC2TimeMixing(24, 3, 8, 3, 5),
     "rwkv7 time mixing": lambda: RWKV7TimeMixing(24, 3, 8),
     "mamba2": lambda: Mamba2Mixer(24, Mamba2Sizes(4, 8, 5, 2)),
     "mamba": lambda: MambaMixer(24, MambaSizes(32, 3, 5)),

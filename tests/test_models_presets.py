@@ -9,6 +9,7 @@ from hybridlab.models import PRESETS, RWKV4, RWKV6, GriffinConfig, HawkConfig, M
 from hybridlab.models.based import BasedConfig
 from hybridlab.models.config import Config
 from hybridlab.models.decoder import AttentionConfig, DecoderConfig
+from hybridlab.models.goldfinch import GoldFinchConfig
 from hybridlab.models.griffin_skeleton import GriffinSkeletonConfig
 from hybridlab.models.h3 import H3Config
 from hybridlab.models.hyena import HyenaConfig
@@ -81,6 +82,7 @@ PRINTED = {
     "stripedhyena-7b": 7.65e9,
     "based-360m": 3.63e8,
     "based-1.3b": 1.35e9,
+    "goldfinch-1.45b": 1.45e9,
     "jamba-v0.1": 51_570_323_328,
     "jamba-1.5-mini": 51_570_323_328,
     "jamba-1.5-large": 3.9856e11,
@@ -109,6 +111,7 @@ FORMULAS = {
     "H3": lambda c: h3_parameters(c) + c.vocabulary * c.width,
     "StripedHyena": lambda c: stripedhyena_parameters(c) + 2 * c.vocabulary * c.width,
     "Based": lambda c: based_parameters(c) + c.vocabulary * c.width,
+    "GoldFinch": lambda c: goldfinch_parameters(c) + 2 * c.vocabulary * c.width,
     "Jamba": lambda c: jamba_parameters(c) + 2 * c.vocabulary * c.width,
     "Mamba2Hybrid": lambda c: mamba2_hybrid_parameters(c) + 2 * c.vocabulary * c.width,
     "Zamba": lambda c: zamba_parameters(c) + c.vocabulary * c.width,
@@ -133,6 +136,7 @@ STATES = {
     "H3": lambda c, t: (30 * 63 * c.width + 2 * 2 * t * c.width, 30 * 64 * c.width),
     "StripedHyena": lambda c, t: (16 * 2 * 3 * c.width + 16 * 2 * t * 8 * 128, 16 * 4 * c.width),
     "Based": lambda c, t: based_state(c, t),
+    "GoldFinch": lambda c, t: (2 * 24 * c.width + t * (c.width // 16 + 1), 16 * 64 * c.width),
     "Jamba": lambda c, t: (c.layers // 8 * (2 * t * 8 * 128 + 7 * 3 * 2 * c.width), c.layers // 8 * 7 * 2 * c.width * 16),
     "Mamba2Hybrid": lambda c, t: (4 * 2 * t * 8 * 128 + 24 * 3 * (2 * c.width + 2 * 8 * 128), 24 * 2 * c.width * 128),
     "Zamba": lambda c, t: (zamba_caches(c, t) + c.layers * 3 * 2 * c.width, c.layers * 2 * c.width * 16),
@@ -146,6 +150,15 @@ def rwkv7_parameters(c: RWKV7Config) -> int:
     ranks = c.decay_rank + c.rate_rank + c.value_rank + c.gate_rank
     layers = c.layers * c.width * (12 * c.width + 2 * ranks + 19) - (2 * c.width * c.value_rank + c.width)
     return 2 * c.vocabulary * c.width + 4 * c.width + layers
+
+
+def goldfinch_parameters(c: GoldFinchConfig) -> int:
+    """Everything but the embedding and the head: four maps and networks of five mixtures, a decay and own values; two maps
+    and networks of three mixtures, keys and values; an MLP of 3.5 D with a gate; norms with biases; codes and back."""
+    finch = 4 * c.width**2 + (6 + 2 * 5 * 32 + 1 + 2 * 2 * 64 + 1 + 2) * c.width
+    gold = 2 * c.width**2 + (5 + 2 * 3 * 32 + 2 * 2 * c.width // 16 + 8) * c.width
+    codes = c.width**2 // 16 + (c.width + c.width // 16) * c.width
+    return 16 * finch + 8 * gold + 24 * (8 * c.width**2 + 6 * c.width) + 4 * c.width + codes
 
 
 def based_parameters(c: BasedConfig) -> int:

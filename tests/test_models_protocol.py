@@ -21,6 +21,8 @@ from hybridlab.models import (
     FalconMambaConfig,
     Gemma2,
     Gemma2Config,
+    GoldFinch,
+    GoldFinchConfig,
     Griffin,
     GriffinConfig,
     H3Config,
@@ -104,6 +106,9 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     ),
     "mamba2 hybrid": lambda: Mamba2Hybrid(
         Mamba2HybridConfig(VOCABULARY, WIDTH, pattern="M-*M", heads=3, groups=1, ssm_heads=6, ssm_head_width=7, ssm_groups=3)
+    ),
+    "goldfinch": lambda: GoldFinch(
+        GoldFinchConfig(VOCABULARY, WIDTH, 4, head_width=8, code_width=3, mix_rank=2, decay_rank=5, gold_rank=4)
     ),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern=PATTERN, head_width=8, window=WINDOW)),
 }

@@ -22,6 +22,8 @@ from hybridlab.models import (
     FalconMambaConfig,
     Gemma2,
     Gemma2Config,
+    GoldFinch,
+    GoldFinchConfig,
     Griffin,
     GriffinConfig,
     H3Config,
@@ -90,6 +92,7 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "mamba2 hybrid": lambda: Mamba2Hybrid(
         Mamba2HybridConfig(VOCABULARY, WIDTH, pattern="M-*-", head_width=16, ssm_head_width=16, state_size=16)
     ),
+    "goldfinch": lambda: GoldFinch(GoldFinchConfig(VOCABULARY, WIDTH, LAYERS, head_width=16, gold_rank=8)),
     "hybrid": lambda: HybridLM(HybridConfig(VOCABULARY, WIDTH, pattern="RA", head_width=16)),
 }
 

@@ -8,7 +8,7 @@ from torch import nn
 from hybridlab.layers import initial
 from hybridlab.layers.layer import Rebuilt, Storage
 from hybridlab.layers.root_norm import root_normed
-from hybridlab.shapes import PastCodes, PastIds, Stream, TokenIds
+from hybridlab.shapes import PastCodes, PastIds, PastInputs, Stream, TokenIds
 
 # Added to the root of the mean square of a key.
 EPS = 1e-8
@@ -44,7 +44,7 @@ class CompressedKeys(nn.Module):
         self.expand = initial.orthogonal(width + code_width, width)
         self.id_dtype = torch.uint16 if vocabulary <= 1 << 16 else torch.int32
 
-    def forward(self, x: Stream, input_ids: TokenIds, embeddings: Stream, past: KeyCache) -> tuple[KeyCache, Rebuilt]:
+    def forward(self, x: Stream, input_ids: TokenIds, embeddings: PastInputs, past: KeyCache) -> tuple[KeyCache, Rebuilt]:
         """The cache after the tokens of this call, and the keys of all tokens so far.
 
         Args:
