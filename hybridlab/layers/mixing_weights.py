@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hybridlab.layers.token_shift import weigh_past
+from hybridlab.layers.token_shift import weights_by_token
 from hybridlab.shapes import Stream
 
 
@@ -31,7 +31,5 @@ class MixingWeights(nn.Module):
 
     def forward(self, x: Stream, past: Stream) -> tuple[Stream, ...]:
         """A weight for every token and channel, (B, T, D), in each mixture; `weigh_past` takes it."""
-        inner = torch.tanh(weigh_past(x, past, self.mix_x) @ self.down).unflatten(-1, (len(self.mus), -1))
         habits = torch.stack(tuple(self.mus.values()))
-        weights = torch.einsum("b t j m, j m d -> j b t d", inner, self.up) + habits[:, None, None]
-        return weights.unbind(0)
+        return weights_by_token(x, past, self.mix_x, habits, self.down, self.up).unbind(0)

@@ -7,7 +7,7 @@ from hybridlab.layers import initial
 from hybridlab.layers.initial import ONLY_LAYER, Depth
 from hybridlab.layers.layer import Shared
 from hybridlab.layers.rwkv5_time_mixing import MatrixTimeMixing, TimeMixingState
-from hybridlab.layers.token_shift import last_token, previous, weigh_past
+from hybridlab.layers.token_shift import last_token, previous, weigh_past, weights_by_token
 from hybridlab.ops.precision import state_dtype as least_state_dtype
 from hybridlab.shapes import Stream
 
@@ -59,10 +59,8 @@ class RWKV6TimeMixing(MatrixTimeMixing):
 
     def mixed(self, x: Stream, past: Stream) -> tuple[Tensor, ...]:
         """The five inputs x_w, x_k, x_v, x_r, x_g, each (B, T, D)."""
-        inner = torch.tanh(weigh_past(x, past, self.mix_x) @ self.mix_down).unflatten(-1, (len(MIXED), -1))
         mus = torch.stack([getattr(self, f"mix_{name}") for name in MIXED])
-        weights = torch.einsum("b t j m, j m d -> j b t d", inner, self.mix_up) + mus[:, None, None]
-        return weigh_past(x, past, weights).unbind(0)
+        return weigh_past(x, past, weights_by_token(x, past, self.mix_x, mus, self.mix_down, self.mix_up)).unbind(0)
 
     def log_decay(self, x_w: Stream) -> Tensor:
         """The natural logarithm of the decay a step, (B, T, H, K)."""

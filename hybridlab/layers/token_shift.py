@@ -40,3 +40,21 @@ def weigh_present(x: Tensor, past: Tensor, mu: Tensor) -> Tensor:
 def weigh_past(x: Tensor, past: Tensor, mu: Tensor) -> Tensor:
     """x + mu (past - x): the mixing of RWKV-6."""
     return torch.lerp(x, past, mu)
+
+
+def weights_by_token(x: Stream, past: Stream, mix_x: Tensor, mus: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """mu_j + tanh((x + mu_x (past - x)) down_j) up_j: how much of the past each of several mixtures takes, for each token.
+
+    Args:
+        x: (B, T, D).
+        past: the token before each, (B, T, D).
+        mix_x: mu_x, of what the network reads, (D,).
+        mus: mu_j, (J, D).
+        down: the networks' way in, side by side, (D, J * rank).
+        up: their way out, (J, rank, D).
+
+    Returns:
+        weights for `weigh_past`, (J, B, T, D).
+    """
+    inner = torch.tanh(weigh_past(x, past, mix_x) @ down).unflatten(-1, (len(mus), -1))
+    return torch.einsum("b t j m, j m d -> j b t d", inner, up) + mus[:, None, None]

@@ -68,8 +68,9 @@ def load_checkpoint(
     Codestral Mamba as Mistral released it (params.json and consolidated.safetensors), and the authors' files (.pth, .pt or
     .safetensors) of RWKV-4, 5.2, 6 and 7, whose version and sizes are read off their tensors; of Hawk, Griffin and
     RecurrentGemma, for which config.json or `config` must say whether embeddings are scaled, what limits logits, and how far
-    attention sees; of Hyena and H3, for which they must say whether filters fade and how many heads attend; and of
-    StripedHyena, whose folders it reads too, with the fields of its authors' configurations.
+    attention sees; of Hyena and H3, for which they must say whether filters fade and how many heads attend; of
+    StripedHyena, whose folders it reads too, with the fields of its authors' configurations; and of GoldFinch and Finch-C2,
+    for which they must say whether tokens have values of their own.
 
     Args:
         path: a folder or a file.
