@@ -41,8 +41,14 @@ def test_lines_are_where_the_demand_is_met_and_ways_pass_through_their_points():
 
 
 def test_names_stand_inside_the_picture_on_their_lines():
-    (axes,) = drawn().figure().axes
-    names = {note.get_text(): note.xy for note in axes.texts if note.get_text()}
+    figure = drawn().figure()
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    named = [note for note in axes.texts if note.get_text()]
+    for box in (note.get_window_extent() for note in named):
+        assert axes.bbox.x0 < box.x0 < box.x1 < axes.bbox.x1
+        assert axes.bbox.y0 < box.y0 < box.y1 < axes.bbox.y1
+    names = {note.get_text(): note.xy for note in named}
     assert list(names) == list(LINES)
     for name, (key, value) in LINES.items():
         assert np.dot(names[name], np.asarray(key)) == pytest.approx(value)

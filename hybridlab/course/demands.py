@@ -113,17 +113,18 @@ def _way(name: str, given: ArrayLike) -> Numbers:
 
 
 def _draw_line(axes: "Axes", name: str, line: Line) -> None:
-    """The line, its name where it enters the picture, from the left or from below."""
+    """The line, its name where it enters the picture, from the left or from above: slanting lines go to the lower right."""
     (k_x, k_y), value = line
     foot_x, foot_y = line[0] * value / (line[0] @ line[0])
     axes.axline((foot_x, foot_y), (foot_x - k_y, foot_y + k_x), color=PALE, linewidth=1, linestyle=(0, (5, 3)))
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     crossings = [(x, (value - k_x * x) / k_y) for x in (left, right) if k_y]
-    crossings += [((value - k_y * y) / k_x, y) for y in (bottom, top) if k_x]
+    crossings += [((value - k_y * y) / k_x, y) for y in (top, bottom) if k_x]
     entries = (point for point in crossings if left <= point[0] <= right and bottom <= point[1] <= top)
     where = next(entries, None)
     if where is not None:
-        axes.annotate(name, where, (5, 5), textcoords="offset points", color=INK, fontsize=9)
+        offset = (5, -13 if where[1] == top else 5)  # to the right, and inside
+        axes.annotate(name, where, offset, textcoords="offset points", color=INK, fontsize=9)
 
 
 def _draw_way(axes: "Axes", way: Numbers, colour: str, width: float) -> None:
