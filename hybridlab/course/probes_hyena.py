@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from hybridlab.course import ledger
-from hybridlab.course.probe import Probe, Run, causal, gradient, normal, ramp, rejects, untouched
+from hybridlab.course.probe import Probe, Run, causal, gradient, normal, numbers, ramp, rejects, untouched
 from hybridlab.state import state_tensors
 
 Inputs = Callable[[Generator], list[Tensor]]
@@ -106,7 +106,11 @@ def _both(answer: Any, given: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _on(inputs: Inputs) -> Run:
-    return lambda answer, rng: torch.cat([z.flatten() for z in _both(answer, inputs(rng))])
+    def run(answer: Any, rng: Generator) -> dict[str, float]:
+        seen = {name: numbers(part) for name, part in zip(("outputs", "kept"), _both(answer, inputs(rng)), strict=True)}
+        return {name + at: x for name, part in seen.items() for at, x in zip(part.labels, part.values, strict=True)}
+
+    return run
 
 
 def _ramps(rng: Generator) -> list[Tensor]:
@@ -146,7 +150,7 @@ def _token_by_token(answer: Any, rng: Generator) -> Tensor:
 
 
 def _gradient_of_both(answer: Any, rng: Generator) -> Tensor:
-    return gradient(_piece)(lambda *given: _on(lambda _: list(given))(answer, rng), rng)
+    return gradient(_piece)(lambda *given: torch.cat(_both(answer, list(given)), -1), rng)
 
 
 def _causal_in_time(inputs: Inputs, tokens: int) -> Run:
@@ -511,6 +515,7 @@ PROBES = {
         Probe("a filter longer than the piece, not than the past", _on(lambda rng: _piece(rng, 3, 9, 20))),
         Probe("a past longer than the filter", _on(lambda rng: _piece(rng, TOKENS, 4, 11))),
         Probe("a filter of one tap", _on(lambda rng: _piece(rng, TOKENS, 1))),
+        Probe("a past without inputs", _on(lambda rng: _piece(rng, TOKENS, TAPS, 0))),
         Probe("a single token", _on(lambda rng: _piece(rng, 1))),
         Probe("token by token", _token_by_token),
         Probe("any cut, pieces minus whole", _any_cut(TAPS), expected=0.0),
