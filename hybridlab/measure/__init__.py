@@ -4,5 +4,6 @@ from hybridlab.measure.bench import benchmark
 from hybridlab.measure.equivalence import check_equivalence
 from hybridlab.measure.invariants import check_invariants
 from hybridlab.measure.memory import account
+from hybridlab.measure.profile import profile_model
 
-__all__ = ["account", "benchmark", "check_equivalence", "check_invariants"]
+__all__ = ["account", "benchmark", "check_equivalence", "check_invariants", "profile_model"]
