@@ -310,7 +310,7 @@ def train(
 
 @app.command()
 def generate(
-    path: Annotated[Path, typer.Argument(help="A checkpoint: a folder, or a file of weights.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint: a folder, or a file of weights.")],
     prompt: Annotated[str, typer.Option(help="The text that goes on.")],
     max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens are added.")] = 100,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,

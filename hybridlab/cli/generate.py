@@ -79,6 +79,8 @@ class Request:
         """Raises ValueError for what needs no model to be seen."""
         if not self.prompt:
             raise ValueError("generate: the prompt is empty; give at least a word")
+        if any("\ud800" <= character <= "\udfff" for character in self.prompt):
+            raise ValueError("generate: the prompt has bytes that are not UTF-8")
         if "" in self.stops:
             raise ValueError("generate: a stop is an empty text, which is everywhere")
         check_request(self.max_new_tokens, (), 0)
