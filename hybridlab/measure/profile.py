@@ -118,6 +118,7 @@ class Profile(Report):
         self._draw(axes, "prefill", self.prefill_rate, "o")
         self._draw(axes, "decode", self.decode_rate, "s")
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,g}")
         _finish(axes, "tokens a second", [cost.tokens for cost in self.costs])
 
     def _draw_memory(self, axes: "Axes") -> None:
