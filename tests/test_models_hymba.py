@@ -69,7 +69,7 @@ THEIRS = {
     "mlp.gate_proj": "channel_mixer.gate",
     "mlp.up_proj": "channel_mixer.up",
     "mlp.down_proj": "channel_mixer.down",
-    "meta_token": "meta",
+    "meta_token": "meta.weight",
     "embed_tokens": "embedding",
 }
 
@@ -155,7 +155,7 @@ def test_each_layer_sees_the_window_and_the_meta_tokens(pattern: str) -> None:
     """Against the mask written out: a layer's attention on all rows of the text, the meta tokens among them."""
     model, ids = tiny(pattern), prompt(4 * WINDOW)
     _, state = model(ids)
-    x = torch.cat((model.meta.expand(2, -1, -1), model.embedding(ids)), 1)
+    x = torch.cat((model.meta.weight.expand(2, -1, -1), model.embedding(ids)), 1)
     rows = torch.arange(x.shape[1])
     distance = rows.unsqueeze(1) - rows
     shared = Shared(torch.tensor(0))
@@ -184,7 +184,7 @@ def test_meta_tokens_are_read_once_and_never_forgotten() -> None:
     assert logits.shape[1] == 6 * WINDOW
     assert state.position.item() == 6 * WINDOW
     lent = state.layers[0].mixer.attention
-    x = model.layers[0].mixer_norm(model.meta.expand(2, -1, -1))
+    x = model.layers[0].mixer_norm(model.meta.weight.expand(2, -1, -1))
     values = model.layers[0].mixer.attention.value(x).unflatten(-1, (2, -1))
     torch.testing.assert_close(lent.v_past[:, :META], values, rtol=0, atol=1e-12)
     # Of rows this far back only meta tokens are still seen: without the scan, nothing else could reach the last token.
@@ -193,7 +193,7 @@ def test_meta_tokens_are_read_once_and_never_forgotten() -> None:
     before = model(ids).logits[:, -1]
     first = torch.cat(((ids[:, :1] + 1) % 41, ids[:, 1:]), 1)
     assert torch.equal(model(first).logits[:, -1], before)
-    model.meta[0] += 1
+    model.meta.weight[0] += 1
     assert (model(ids).logits[:, -1] - before).abs().min() > 1e-9
 
 

@@ -81,7 +81,7 @@ MODELS: dict[str, Callable[[], LanguageModel]] = {
     "based": lambda: Based(
         BasedConfig(VOCABULARY, WIDTH, 3, taylor_layers=(1,), window_layers=(2,), heads=2, key_width=4, ffn_width=64)
     ),
-    "hymba": lambda: Hymba(HymbaConfig(VOCABULARY, WIDTH, 3, heads=2, window=5, pattern="AWS", meta_tokens=3)),
+    "hymba": lambda: Hymba(HymbaConfig(VOCABULARY, WIDTH, LAYERS, heads=2, window=5, pattern="WS", meta_tokens=3)),
     "zamba": lambda: Zamba(ZambaConfig(VOCABULARY, WIDTH, 2, calls=(1,), heads=2)),
     "zamba2": lambda: Zamba2(
         Zamba2Config(VOCABULARY, WIDTH, 2, calls=(0, 1), heads=2, mixer_heads=4, adapter_rank=4, attention_adapters=True)

@@ -149,19 +149,19 @@ class Hymba(LanguageModel):
     def __init__(self, config: HymbaConfig, backend: str = "auto") -> None:
         blocks = [_block(config, Depth(layer, config.layers)) for layer in range(config.layers)]
         super().__init__(config, blocks, _norm(config, config.width), tied=True)
-        self.meta = nn.Parameter(torch.randn(config.meta_tokens, config.width))
+        self.meta = nn.Embedding(config.meta_tokens, config.width)  # starts with variance 1, as the authors' does
         nn.init.normal_(self.embedding.weight, std=0.02)
         set_backend(self, backend)
 
     def opened(self, x: Stream, state: ModelState) -> tuple[torch.Tensor, Position]:
         """The meta tokens come before the first token; positions count them."""
         if state.layers[0].mixer.attention.k_past.shape[1] == 0:
-            return torch.cat((self.meta.to(x.dtype).expand(len(x), -1, -1), x), 1), state.position
-        return x, state.position + len(self.meta)
+            return torch.cat((self.meta.weight.to(x.dtype).expand(len(x), -1, -1), x), 1), state.position
+        return x, state.position + self.meta.num_embeddings
 
     def rows_after(self, length: int) -> int:
         """The meta tokens are read with the first token."""
-        return length + len(self.meta) if length else 0
+        return length + self.meta.num_embeddings if length else 0
 
 
 def _norm(config: HymbaConfig, width: int) -> nn.RMSNorm:

@@ -43,7 +43,7 @@ BLOCK_NAMES: Mapping[str, str] = {
 }
 NAMES: Mapping[str, str] = {
     "model.embed_tokens.weight": "embedding.weight",
-    "model.memory_tokens": "meta",
+    "model.memory_tokens": "meta.weight",
     **{f"model.layers.{{}}.{theirs}": f"layers.{{}}.{ours}" for theirs, ours in BLOCK_NAMES.items()},
     "model.final_layernorm.weight": "norm.weight",
     "lm_head.weight": "head.weight",
