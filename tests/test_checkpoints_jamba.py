@@ -150,7 +150,13 @@ def test_a_given_config_wins(tmp_path: Path) -> None:
     _, folder = folder_of(tmp_path)
     given = load_checkpoint(folder).config
     (folder / "config.json").unlink()
-    assert isinstance(load_checkpoint(folder, given), Jamba)
+    model = load_checkpoint(folder, given)
+    assert isinstance(model, Jamba)
+    # Exchanged, the norms of B and C would change no logit: their product counts. The state would be another.
+    tensors = load_file(folder / "model.safetensors")
+    for theirs, ours in (("b", "B"), ("c", "C"), ("dt", "step")):
+        norm = getattr(model.layers[0].mixer, f"{ours}_norm")
+        assert torch.equal(norm.weight, tensors[f"model.layers.0.mamba.{theirs}_layernorm.weight"])
     with pytest.raises(ValueError, match=r"config\.json lacks 'hidden_size'"):
         load_checkpoint(folder)
 

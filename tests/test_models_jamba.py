@@ -53,6 +53,7 @@ def test_card(name: str) -> None:
 def test_what_each_layer_is() -> None:
     config = PRESETS["jamba-v0.1"].config
     assert config.letters == "MMMMAMMM" * 4
+    assert (config.routing, config.norm_eps) == (Routing(16, 2, renormalised=False), 1e-6)
     assert PRESETS["jamba-1.5-large"].config.letters == "MMMMAMMM" * 9
     model = Jamba(JambaConfig(VOCABULARY, WIDTH, 9, heads=2, ffn_width=8, routing=Routing(3, 2, renormalised=False)))
     assert [type(block.mixer) for block in model.layers] == 4 * [MambaMixer] + [GroupedAttention] + 4 * [MambaMixer]
