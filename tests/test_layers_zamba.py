@@ -2,9 +2,17 @@
 
 import pytest
 import torch
+from torch.nn.functional import gelu, rms_norm, scaled_dot_product_attention
 
-from hybridlab.layers import HeadedMambaMixer, HeadedMambaSizes, MambaMixer, MambaSizes, SharedBlock, SharedBlockOptions
-from hybridlab.layers.headed_mamba_mixer import HeadedMambaMixer as Headed
+from hybridlab.layers import (
+    HeadedMambaMixer,
+    HeadedMambaSizes,
+    MambaMixer,
+    MambaSizes,
+    Shared,
+    SharedBlock,
+    SharedBlockOptions,
+)
 
 WIDTH, HEADS, CHANNELS, RANK, STATE = 12, 3, 5, 4, 6
 SIZES = HeadedMambaSizes(HEADS, HEADS * CHANNELS, RANK, STATE)
@@ -19,7 +27,7 @@ def shaken_mixer() -> HeadedMambaMixer:
     return layer
 
 
-def head_alone(layer: Headed, head: int) -> MambaMixer:
+def head_alone(layer: HeadedMambaMixer, head: int) -> MambaMixer:
     """One head as a Mamba of its own: its share of the channels, and of what is written back."""
     alone = MambaMixer(WIDTH, MambaSizes(CHANNELS, RANK, STATE), bias=True).double()
     alone.backend = "naive"
@@ -82,3 +90,20 @@ def test_a_shared_block_must_be_told_the_embeddings() -> None:
     block = SharedBlock(WIDTH, SharedBlockOptions(2, 2, 12, 20))
     with pytest.raises(ValueError, match=r"shared\.embeddings must be the token embeddings"):
         block(torch.zeros(1, 3, WIDTH))
+
+
+@torch.no_grad()
+def test_the_equation_of_a_shared_block() -> None:
+    """Scores times sqrt(2 / K); gelu by the error function, which its tanh formula misses by up to 5e-4; nothing added to x."""
+    block = SharedBlock(WIDTH, SharedBlockOptions(4, 2, 6, 20, bias=True)).double()
+    for parameter in block.parameters():
+        parameter.add_(0.5 * torch.randn_like(parameter))
+    x, embeddings = torch.randn(2, 3, 7, WIDTH).double()
+    y, _ = block(x, None, Shared(torch.tensor(0), embeddings))
+    read = rms_norm(torch.cat((x, embeddings), -1), (2 * WIDTH,), block.norm.weight, 1e-5)
+    maps = (block.attention.query, block.attention.key, block.attention.value)
+    q, k, v = (linear(read).unflatten(-1, (-1, 6)).transpose(1, 2) for linear in maps)
+    heads = scaled_dot_product_attention(q, k, v, is_causal=True, scale=3**-0.5, enable_gqa=True).transpose(1, 2)
+    found = rms_norm(block.attention.output(heads.flatten(2)), (WIDTH,), block.mlp_norm.weight, 1e-5)
+    expected = block.mlp.down(gelu(block.mlp.gate(found)) * block.mlp.up(found))
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
