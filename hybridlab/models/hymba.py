@@ -17,7 +17,6 @@ from hybridlab.layers import (
     SwiGLU,
     set_backend,
 )
-from hybridlab.layers.layer import Layer
 from hybridlab.models.decoder import AttentionConfig
 from hybridlab.models.language_model import LanguageModel, Preset
 from hybridlab.shapes import Position, Stream
@@ -131,8 +130,8 @@ class Hymba(LanguageModel):
     """Hymba: x += mixer(norm x), x += mlp(norm x), and the embedding again as the head.
 
     The meta tokens are rows 0 to M - 1 of every text: they go through convolutions and scans, have positions, stay visible
-    behind every window, and are kept in every cache. They are read in the first call, before its tokens: a state before any
-    token holds no rows, one after T tokens those of M + T, or of the M and a window.
+    behind every window, and are kept in every cache. They are read in the first call, before its tokens: before any
+    token a cache holds nothing, after T tokens M + T rows, or under a window of W at most M + W - 1.
 
     A window of W shows the last W keys, to whole texts and single steps alike. The authors' code shows W to whole texts, as
     it was trained, and one less to single steps.
@@ -169,7 +168,7 @@ def _norm(config: HymbaConfig, width: int) -> nn.RMSNorm:
 
 
 def _block(config: HymbaConfig, depth: Depth) -> ResidualBlock:
-    mixer: Layer = HymbaMixer(
+    mixer = HymbaMixer(
         config.width,
         config.heads_of(depth.layer),
         config.scan_sizes,
@@ -179,6 +178,5 @@ def _block(config: HymbaConfig, depth: Depth) -> ResidualBlock:
         bias=config.bias,
         conv_bias=config.conv_bias,
     )
-    return ResidualBlock(
-        mixer, SwiGLU(config.width, config.ffn_width, depth), _norm(config, config.width), _norm(config, config.width)
-    )
+    norms = (_norm(config, config.width) for _ in range(2))
+    return ResidualBlock(mixer, SwiGLU(config.width, config.ffn_width, depth), *norms)
