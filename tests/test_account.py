@@ -7,10 +7,12 @@ import sys
 import pytest
 import torch
 
-from hybridlab.measure import account
+from hybridlab.measure import account, memory
+from hybridlab.measure.flops import Flops
+from hybridlab.measure.storages import cached_storages, storage_key
 from hybridlab.measure.tiny import TINY, WINDOW
-from hybridlab.models import PRESETS, Decoder, DecoderConfig, HybridConfig, HybridLM
-from hybridlab.state import state_nbytes
+from hybridlab.models import PRESETS, Decoder, DecoderConfig, HybridConfig, HybridLM, LanguageModel
+from hybridlab.state import state_nbytes, state_tensors
 
 CONTEXT_256K = 262_144
 GIB = 2**30
@@ -19,32 +21,94 @@ GIB = 2**30
 PUBLISHED_CACHE = {"mistral-7b": 32, "llama-3.1-8b": 32}
 # Numbers of state a layer and channel: RWKV, arXiv 2305.13048 (5 D L); Eagle and Finch, arXiv 2404.05892 (66 D L).
 PER_CHANNEL = {"rwkv4": 5, "eagle": 66, "finch": 66}
+CONTEXTS = (1, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW)
+WITH_EXPERTS = ("Decoder, experts", "Jamba")
 SMALLEST = ("rwkv4-169m", "rwkv4-430m", "eagle-0.4b", "finch-1.6b")
 
 
+@pytest.fixture
+def _no_flops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes do not depend on what is slow in the account."""
+    monkeypatch.setattr(memory, "count_flops", lambda model, context: Flops(0, {}))
+
+
+def held(model: LanguageModel, context: int, batch: int) -> dict[str, int]:
+    """Bytes of each kind in the state of a real forward; dtypes tell kinds apart in a model of 16 bits."""
+    state = model(torch.randint(0, 41, (batch, context))).state
+    caches = cached_storages(state)
+    found = dict.fromkeys(("kv", "float32", "bfloat16"), 0)
+    for tensor in state_tensors(state):
+        # A complex number is two of the state's dtype.
+        dtype = torch.float32 if tensor.is_complex() else tensor.dtype
+        found["kv" if storage_key(tensor) in caches else str(dtype).removeprefix("torch.")] += tensor.nbytes
+    assert sum(found.values()) == state_nbytes(state), "every storage belongs to one tensor"
+    return found
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("context", [1, WINDOW - 1, WINDOW, WINDOW + 1, 4 * WINDOW])
+@pytest.mark.usefixtures("_no_flops")
 @pytest.mark.parametrize("name", TINY)
-def test_measured_is_accounted(name: str, context: int) -> None:
+def test_measured_is_accounted(name: str) -> None:
+    """In 32 bits, where caches are told from the rest."""
     model = TINY[name]()
-    measured = state_nbytes(model(torch.randint(0, 41, (2, context))).state)
-    assert account(model, context, batch=2, dtype="float32").total_bytes == measured
+    for context in CONTEXTS:
+        measured, report = held(model, context, 2), account(model, context, 2, "float32")
+        assert (measured["kv"], measured["float32"]) == (report.kv_bytes, report.state_bytes), context
 
 
 @pytest.mark.minutes
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.usefixtures("_no_flops")
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", TINY)
-def test_measured_is_accounted_in_other_dtypes(name: str, dtype: torch.dtype) -> None:
-    measured = state_nbytes(TINY[name]().to(dtype)(torch.zeros(3, 9, dtype=torch.int64)).state)
-    assert account(TINY[name](), 9, batch=3, dtype=dtype).total_bytes == measured
+def test_measured_is_accounted_by_kind(name: str, batch: int) -> None:
+    """In 16 bits, where recurrent states stay in 32 and what convolutions and shifts keep does not."""
+    model = TINY[name]().to(torch.bfloat16)
+    for context in CONTEXTS:
+        measured, report = held(model, context, batch), account(model, context, batch)
+        expected = (report.kv_bytes, report.recurrent_bytes, report.conv_bytes)
+        assert tuple(measured.values()) == expected, context
+
+
+@pytest.mark.minutes
+@torch.no_grad()
+@pytest.mark.usefixtures("_no_flops")
+@pytest.mark.parametrize("name", TINY)
+def test_measured_is_accounted_in_double(name: str) -> None:
+    measured = state_nbytes(TINY[name]().to(torch.float64)(torch.zeros(3, 9, dtype=torch.int64)).state)
+    assert account(TINY[name](), 9, batch=3, dtype="float64").total_bytes == measured
+
+
+@pytest.mark.usefixtures("_no_flops")
+@pytest.mark.parametrize("name", TINY)
+def test_the_dtype_of_states_is_that_of_what_is_added_up(name: str) -> None:
+    """Papers count 16 bits: half of the recurrent bytes, and nothing else changes."""
+    usual, half = (account(TINY[name](), 9, state_dtype=dtype) for dtype in (None, "bfloat16"))
+    assert usual.recurrent_bytes == 2 * half.recurrent_bytes
+    assert (usual.kv_bytes, usual.conv_bytes) == (half.kv_bytes, half.conv_bytes)
+    assert usual.state_bytes == usual.recurrent_bytes + usual.conv_bytes
+
+
+def test_kinds_of_published_states() -> None:
+    """Mamba-2 keeps a matrix a head and three columns of its filter; RWKV-7 a matrix a head and two tokens; Hyena inputs."""
+    config = PRESETS["mamba2-130m"].config
+    inner = 2 * config.width
+    mamba = account("mamba2-130m", 1000)
+    assert mamba.recurrent_bytes == config.layers * inner * 128 * 4
+    assert mamba.conv_bytes == config.layers * 3 * (inner + 2 * 128) * 2
+    rwkv = account("rwkv7-0.1b", 1000)
+    assert (rwkv.recurrent_bytes, rwkv.conv_bytes) == (12 * 768 * 64 * 4, 12 * 768 * 2 * 2)
+    goldfinch = account("goldfinch-1.45b", 1000)
+    assert goldfinch.kv_bytes == 1000 * (2048 // 16 * 2 + 2), "one cache: a code and an id a token"
+    hyena = account("hyena-125m", 1000)
+    assert (hyena.recurrent_bytes, hyena.conv_bytes) == (0, hyena.total_bytes)
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_parts_add_up(name: str) -> None:
     report = account(TINY[name](), 7)
     assert sum(part.parameters for part in report.parts) == report.parameters
-    assert (report.active_parameters < report.parameters) == ("experts" in name)
+    assert (report.active_parameters < report.parameters) == (name in WITH_EXPERTS)
     assert sum(part.flops_per_token for part in report.parts) == report.flops_per_token
     assert report.kv_bytes + report.state_bytes == report.total_bytes
 
