@@ -93,6 +93,13 @@ def test_text_goes_to_stdout_as_the_model_says_it_and_figures_to_stderr(folder: 
     assert f"kept after {len(PROMPT) + 39} tokens: cache {kept.kv_bytes:,} B, state 0 B" in found.stderr
 
 
+def test_a_terminal_that_lacks_a_character_shows_another(folder: Path) -> None:
+    said = answer(folder, 40)
+    assert not said.isascii()
+    found = CliRunner(charset="ascii").invoke(app, ["generate", str(folder), "--prompt", PROMPT, "--max-new-tokens", "40"])
+    assert found.stdout == said.encode("ascii", "replace").decode() + "\n"
+
+
 def test_draws_follow_the_seed_and_the_limits(folder: Path) -> None:
     drawn = ("--prompt", PROMPT, "--max-new-tokens", "30", "--temperature", "0.7", "--top-k", "9", "--top-p", "0.9")
     found = run(str(folder), *drawn, "--seed", "5").stdout

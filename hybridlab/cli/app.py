@@ -329,6 +329,8 @@ def generate(
     from hybridlab.cli.generate import Request, Source, go_on
     from hybridlab.models.sampling import Sampling
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal of few characters shows "?" for others
     draw = _memory_picture(memory) if memory else None
     source = Source(path, vocab, dtype, backend, device)
     request = Request(prompt, max_new_tokens, Sampling(temperature, top_k, top_p), seed, tuple(stop or ()))
