@@ -562,6 +562,7 @@ WRONG = {
             "linear: to the last digit",
             shift("assert (whole - parts).abs().max() < 1e-8 * whole.abs().max()", "assert (whole == parts).all()"),
         ),
+        ("linear: thirteen digits", shift("1e-8 * whole", "1e-13 * whole")),
         ("linear: three digits", shift("1e-8 * whole", "1e-3 * whole")),
         (
             "linear: the difference may be negative",

@@ -64,6 +64,7 @@ def test_some_mistakes_have_a_check_of_their_own(task, name, catches):
         ("linear: soft numbers", {"a filter, loud inputs cut"}),
         ("linear: numbers that add up to 1", {"a filter and a constant"}),
         ("linear: three digits", {"a faint gate behind a filter"}),
+        ("linear: thirteen digits", {"other last digits"}),
         ("linear: to the last digit", set(LINEAR)),
         ("shifts: by two", {"every second token"}),
         ("shifts: ten tokens", {"begins anew every 16 tokens"}),
