@@ -94,7 +94,7 @@ def test_a_shared_block_must_be_told_the_embeddings() -> None:
 
 @torch.no_grad()
 def test_the_equation_of_a_shared_block() -> None:
-    """Scores times sqrt(2 / K); gelu by the error function, which its tanh formula misses by up to 5e-4; nothing added to x."""
+    """Scores times sqrt(2 / K); gelu by the error function, not by its tanh formula; nothing is added to x."""
     block = SharedBlock(WIDTH, SharedBlockOptions(4, 2, 6, 20, bias=True)).double()
     for parameter in block.parameters():
         parameter.add_(0.5 * torch.randn_like(parameter))
