@@ -29,7 +29,7 @@ def byte_level() -> Any:
         single="<s> $A </s>", special_tokens=[("<s>", 256), ("</s>", 257)]
     )
     made.enable_truncation(4)
-    made.enable_padding(length=300)
+    made.enable_padding(direction="left", length=300)
     return made
 
 
