@@ -603,6 +603,7 @@ WRONG = {
             "shifts: to the last digit",
             shift("assert (behind - alone).abs().max() < 1e-8 * alone.abs().max()", "assert (behind == alone).all()"),
         ),
+        ("shifts: thirteen digits", shift("1e-8 * alone", "1e-13 * alone")),
         ("shifts: three digits", shift("1e-8 * alone", "1e-3 * alone")),
         (
             "shifts: a single word",

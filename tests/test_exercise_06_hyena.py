@@ -66,6 +66,7 @@ def test_some_mistakes_have_a_check_of_their_own(task, name, catches):
         ("linear: three digits", {"a faint gate behind a filter"}),
         ("linear: thirteen digits", {"other last digits"}),
         ("linear: to the last digit", set(LINEAR)),
+        ("shifts: thirteen digits", {"other last digits"}),
         ("shifts: by two", {"every second token"}),
         ("shifts: ten tokens", {"begins anew every 16 tokens"}),
         ("shifts: three digits", {"a faint gate by place"}),
