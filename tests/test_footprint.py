@@ -95,8 +95,8 @@ def keys(batch: int, rows: int) -> AttentionState:
     [
         (lambda batch, length: keys(batch, length // 16 * 16), "batch 1, 1,000 tokens: 31,744 bytes, not 0"),
         (lambda batch, length: keys(batch, max(length - 5, 0)), "batch 1, 1,000 tokens: 31,840 bytes, not 0"),
-        (lambda batch, length: keys(1, length), "batch 3, 2 tokens: 64 bytes, not 192"),
-        (lambda batch, length: keys(batch, 1) if length else (), "more tensors at one length than at another"),
+        (lambda batch, length: keys(1, length), "batch 3, 3 tokens: 96 bytes, not 288"),
+        (lambda batch, length: keys(batch, 1) if length > 1 else (), "more tensors at one length than at another"),
     ],
     ids=["in blocks of 16", "after five tokens", "whatever the batch", "from nothing"],
 )

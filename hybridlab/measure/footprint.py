@@ -24,17 +24,17 @@ UNITS = {
     RECURRENT.to_complex(): ("state_dtype", RECURRENT.itemsize),
 }
 ENDLESS = 2**32  # tokens; no window is as long
-CHECKED = (2, 3, 1000, 4097, 2**22, ENDLESS + 1)
+CHECKED = (3, 1000, 4097, 2**22, ENDLESS + 1)
 
 
 class Piece(NamedTuple):
-    """Tensors that grow alike: fixed + per_token * min(T, most) units for each sequence after T tokens.
+    """Tensors that grow alike: fixed + per_token * min(T, most) units for each sequence after T tokens, T from 1 on.
 
     Attributes:
         cache: whether attention reads it; all else is a recurrent state.
         unit: "dtype" for numbers in the model's dtype, "state_dtype" for numbers in that of recurrent states, "byte" for
             what follows neither.
-        fixed: units before the first token.
+        fixed: units that are there whatever the tokens.
         per_token: units that each token adds.
         most: tokens after which nothing is added; None is never.
     """
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
     most: int | None
 
     def units(self, context: int) -> int:
-        """Units after so many tokens."""
+        """Units after so many tokens, at least one."""
         return self.fixed + self.per_token * (context if self.most is None else min(context, self.most))
 
 
@@ -71,7 +71,7 @@ class Footprint:
         """Bytes of all that is carried after `context` tokens: caches and shifts in `dtype`, recurrent states in float32.
 
         Args:
-            context: tokens that each sequence has read.
+            context: tokens that each sequence has read, at least 1.
             batch: sequences.
             dtype: a key of `hybridlab.measure.memory.DTYPES`.
             cache: True counts attention's caches only, False recurrent states only, None both.
@@ -107,7 +107,7 @@ def footprint(model: LanguageModel) -> Footprint:
 
     Chapter 12.
     """
-    tensors = zip_longest(*(_storages(probe_state(model, length)) for length in (0, 1, ENDLESS)))
+    tensors = zip_longest(*(_storages(probe_state(model, length)) for length in (1, 2, ENDLESS)))
     merged: dict[tuple[bool, str, int | None], Piece] = {}
     for lengths in tensors:
         piece = _piece(model, lengths)
@@ -136,21 +136,22 @@ def _storages(state: ModelState) -> list[_Storage]:
 
 
 def _piece(model: LanguageModel, lengths: tuple[_Storage | None, ...]) -> Piece:
-    """From one storage at 0, 1 and endless tokens."""
+    """From one storage at 1, 2 and endless tokens: with the first, a model may read rows of its own (Hymba does)."""
     if None in lengths:
         raise _uneven(model, "it has more tensors at one length than at another")
-    none, one, endless = (storage for storage in lengths if storage is not None)
-    per_token = one.units - none.units
+    one, two, endless = (storage for storage in lengths if storage is not None)
+    per_token = two.units - one.units
+    fixed = one.units - per_token
     if per_token == 0:
-        return Piece(none.cache, none.unit, none.units, 0, None)
-    full = (endless.units - none.units) // per_token
-    return Piece(none.cache, none.unit, none.units, per_token, None if full == ENDLESS else full)
+        return Piece(one.cache, one.unit, fixed, 0, None)
+    full = (endless.units - fixed) // per_token
+    return Piece(one.cache, one.unit, fixed, per_token, None if full == ENDLESS else full)
 
 
 def _check(model: LanguageModel, found: Footprint) -> None:
     """At lengths and a batch from which nothing was derived, and around every window."""
     windows = {piece.most for piece in found.pieces if piece.most is not None}
-    around = {max(0, window + off) for window in windows for off in (-1, 0, 1)}
+    around = {max(1, window + off) for window in windows for off in (-1, 0, 1)}
     sizes = unit_bytes(CACHED, RECURRENT)
     for length in sorted({*CHECKED, *around}):
         for batch in (1, 3):
