@@ -59,6 +59,7 @@ def test_a_profile_of_a_cache_and_of_a_state(capsys: pytest.CaptureFixture[str])
     assert [cost.tokens for cost in stays.costs] == [64, 16]
     assert len({cost.state_bytes for cost in stays.costs}) == 1
     assert grows.costs[0].prefill_peak_bytes < grows.costs[1].prefill_peak_bytes
+    assert grows.costs[0].decode_peak_bytes < grows.costs[1].decode_peak_bytes
     assert stays.costs[0].decode_peak_bytes == stays.costs[1].decode_peak_bytes
     assert grows.weight_bytes == 4 * sum(parameter.numel() for parameter in decoder().parameters())
     assert stays.prefill_rate(stays.costs[0]) == 2 * 64 / stays.costs[0].prefill_seconds
