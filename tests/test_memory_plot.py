@@ -43,7 +43,7 @@ def test_accounts_must_be_comparable() -> None:
 
 def test_the_command_writes_a_picture_and_leaves_stdout_to_numbers(tmp_path: Path) -> None:
     file = tmp_path / "memory.png"
-    arguments = ["memory", "rwkv4-169m", "--context", "9", "--json", "--plot", str(file), "--limit", "24 GiB"]
+    arguments = ["memory", "rwkv4-169m", "--context", "9", "--json", "--plot", "--out", str(file), "--limit", "24 GiB"]
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 0, found.output
     assert file.read_bytes().startswith(b"\x89PNG")
@@ -51,13 +51,19 @@ def test_the_command_writes_a_picture_and_leaves_stdout_to_numbers(tmp_path: Pat
     assert str(file) in found.stderr
 
 
+def test_the_picture_has_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["memory", "rwkv4-169m", "--context", "9", "--plot"]).exit_code == 0
+    assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--limit", "24 GiB"], "--limit is a line in the picture that --plot draws"),
-        (["--plot", "x.png", "--limit", "24"], "a size is a number and a unit"),
-        (["--plot", "missing/x.png"], "cannot write to --plot missing/x.png: No such file"),
-        (["--plot", "x.doc"], "'doc' is not supported"),
+        (["--plot", "--limit", "24"], "a size is a number and a unit"),
+        (["--plot", "--out", "missing/x.png"], "cannot write to --out missing/x.png: No such file"),
+        (["--plot", "--out", "x.doc"], "'doc' is not supported"),
     ],
     ids=["limit alone", "limit without a unit", "no folder", "no picture"],
 )

@@ -171,7 +171,8 @@ def memory(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="A row a layer.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="File to draw bars to, such as memory.png or memory.svg.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw bars to a file, too.")] = False,
+    out: Annotated[Path, typer.Option(help="What --plot draws to: a .png, .svg or .pdf.")] = Path("memory.png"),
     limit: Annotated[list[str] | None, typer.Option(help='A device to draw a line for, such as "24 GiB".')] = None,
 ) -> None:
     """Count, to the byte, what models keep for a sequence at some context length."""
@@ -181,11 +182,11 @@ def memory(
     if as_json and as_csv:
         raise ValueError("memory: --json or --csv, not both")
     if limit and not plot:
-        raise ValueError("memory: --limit is a line in the picture that --plot draws; name its file")
+        raise ValueError("memory: --limit is a line in the picture that --plot draws; ask for it")
     limits = {name: parse_size(name) for name in limit or ()}
     accounts = [account(name, context, batch, dtype, state_dtype) for name in models]
     if plot:
-        _draw_memory(accounts, limits, plot)
+        _draw_memory(accounts, limits, out)
     if as_json:
         print(json.dumps([found.as_dict() for found in accounts], indent=1))
     elif as_csv:
@@ -203,7 +204,7 @@ def _draw_memory(accounts: list["Account"], limits: dict[str, int], file: Path) 
     try:
         plot_accounts(accounts, limits).savefig(file)
     except OSError as error:
-        raise ValueError(f"memory: cannot write to --plot {file}: {error.strerror}") from None
+        raise ValueError(f"memory: cannot write to --out {file}: {error.strerror}") from None
     print(f"wrote {file}", file=sys.stderr)
 
 
