@@ -1,6 +1,7 @@
 """The race of cache and state: to the byte what the account says, in Python and in the browser."""
 
 import functools
+import json
 import math
 import re
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 
 from hybridlab.measure import account, memory
 from hybridlab.measure.flops import Flops
+from hybridlab.measure.preset_footprints import AS_BUILT, SHARINGS
 from hybridlab.models import PRESETS, Decoder, DecoderConfig, HybridConfig, HybridLM, LanguageModel, from_preset
 from hybridlab.widgets import CacheRace
-from hybridlab.widgets.cache_race import AS_BUILT, CEILING, GIB, HIGH, LOW, SHARINGS, STEPS, context_of
+from hybridlab.widgets.cache_race import CEILING, GIB, HIGH, LOW, NOBODY, SEATS, STEPS, context_of
 
 MHA, GQA, MQA = SHARINGS
 WINDOW = 300  # more than the 256 tokens at which the race starts
@@ -29,6 +31,12 @@ def tiny(pattern: str) -> LanguageModel:
 
 
 MODELS = {"llama": built("llama-3.1-8b"), "RW": tiny("RW"), "RRRA": tiny("RRRA")}
+NAMES = ("rwkv4-169m", *MODELS)  # who sits in the first seats
+
+
+def without(*names: str) -> dict[str, str]:
+    """Moves some of them out of the race."""
+    return {SEATS[NAMES.index(name)]: NOBODY for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +78,7 @@ VIEWS = [
 def test_bytes_are_the_accounts(race: CacheRace, values: dict[str, Any]) -> None:
     view = race.move(**values).view
     readout = race.shown(view).readout
-    for name, _ in race.contenders:
+    for name in NAMES:
         assert race.bytes_of(name, view) == accounted(name, view)
         assert readout[name].startswith(f"{accounted(name, view):,} bytes, ")
 
@@ -144,12 +152,12 @@ def test_heads_that_four_do_not_divide(race: CacheRace) -> None:
     assert kept[MHA] - kept[MQA] == 999 * 2 * (24 - 8) * 2
 
 
-def test_hidden_contenders_are_not_named(race: CacheRace) -> None:
-    shown = race.shown(race.move(RW=False, RRRA=False).view)
+def test_only_who_takes_part_is_named(race: CacheRace) -> None:
+    shown = race.shown(race.move(**without("RW", "RRRA")).view)
     assert list(shown.readout) == ["rwkv4-169m", "llama", "largest to smallest"]
     assert "RW" not in shown.text
-    assert "largest to smallest" not in race.shown(race.move(llama=False).view).readout
-    assert race.shown(race.move(**{"rwkv4-169m": False}).view) == ("No architecture is shown.", {})
+    assert "largest to smallest" not in race.shown(race.move(**without("llama")).view).readout
+    assert race.shown(race.move(**without("rwkv4-169m")).view) == ("No model takes part.", {})
     race.figure(race.view)
 
 
@@ -160,7 +168,28 @@ def test_repr_ranks_them(race: CacheRace) -> None:
 
 
 def test_a_second_race_costs_little() -> None:
-    assert CacheRace().contenders[0].footprints is CacheRace().contenders[0].footprints
+    for name in ("mistral-7b windowed", "llama-3.1-8b"):
+        assert CacheRace().models[name] is CacheRace().models[name]
+
+
+def test_every_preset_can_take_part(race: CacheRace) -> None:
+    """Also one that is chosen twice, which is shown once, and one that keeps less than all others."""
+    for name in ("jamba-v0.1", "zamba-7b", "hymba-1.5b", "goldfinch-1.45b"):
+        view = race.move(model_2=name, model_6=name, **at(12_345, batch=3)).view
+        assert race.chosen(view) == {"rwkv4-169m": 0, name: 1, "RW": 2, "RRRA": 3}
+        assert race.bytes_of(name, view) == accounted(name, view)
+        assert list(race.shown(view).readout) == [*race.chosen(view), "largest to smallest"]
+    for control in race.controls[-6:]:
+        assert set(control.options) == {NOBODY, *PRESETS, *MODELS}
+    assert race.floor(view) == 2**12  # RW with one head of keys for all: 8.8 KiB after 256 tokens
+    assert race.floor(race.move(**without("RW", "RRRA", "rwkv4-169m"), model_6=NOBODY).view) == 2**22
+
+
+def test_the_page_stays_small() -> None:
+    """63 presets, each with three other ways to share keys."""
+    race = CacheRace()
+    assert len(json.dumps(race._spec)) < 80_000
+    assert len(race.html()) < 120_000
 
 
 @pytest.mark.parametrize(
@@ -169,11 +198,12 @@ def test_a_second_race_costs_little() -> None:
         (["llama-9b"], "unknown preset 'llama-9b'; choose .*llama-3.1-8b"),
         ([tiny("RW")], r"each is the name of a preset or a pair \(name, model\), got HybridLM"),
         ([("RW", "llama-3.1-8b")], r"each is the name of a preset or a pair \(name, model\), got \('RW', 'llama"),
-        (["rwkv4-169m"] * 7, "at most 6 can be told apart, got 7"),
+        (["rwkv4-169m", *(str(n) for n in range(6))], "at most 6 can be told apart, got 7"),
         (["rwkv4-169m"] * 2, "each needs a name of its own, got rwkv4-169m twice"),
-        ([("batch", tiny("RW"))], "each needs a name of its own, got batch twice"),
+        ([("rwkv4-169m", tiny("RW"))], "each needs a name of its own, got rwkv4-169m twice"),
+        ([(NOBODY, tiny("RW"))], "each needs a name of its own, got no model twice"),
     ],
-    ids=["preset", "model", "pair", "many", "twice", "name of a control"],
+    ids=["preset", "model", "pair", "many", "twice", "name of a preset", "name of nobody"],
 )
 def test_wrong_models_are_refused(models: list, message: str) -> None:
     with pytest.raises(ValueError, match="CacheRace: models: " + message):
@@ -181,7 +211,7 @@ def test_wrong_models_are_refused(models: list, message: str) -> None:
 
 
 def test_fallback_draws_the_view(race: CacheRace) -> None:
-    view = race.move(RW=False, batch=5, **at(1000)).view
+    view = race.move(**without("RW"), batch=5, **at(1000)).view
     bars, lines = race.figure(view).axes
     names = ["rwkv4-169m", "llama", "RRRA"]
     assert [bar.get_width() + bar.get_x() for bar in bars.patches] == [race.bytes_of(name, view) for name in names]
@@ -194,9 +224,9 @@ def test_fallback_draws_the_view(race: CacheRace) -> None:
 # ---------------------------------------------------------------- in the browser
 
 
-def height(race: CacheRace, nbytes: float) -> float:
+def height(floor: int, nbytes: float) -> float:
     """Where bytes stand in the lines' picture."""
-    low = math.log2(race.floor)
+    low = math.log2(floor)
     return 290 - (math.log2(nbytes) - low) / (math.log2(CEILING) - low) * 280
 
 
@@ -210,8 +240,12 @@ def test_browser_counts_to_the_byte(race: CacheRace, browser, tmp_path) -> None:
     with opened(browser, race, tmp_path) as page:
         for step in range((HIGH - LOW) * STEPS + 1):
             values = {name: str(rng.choice(options)) for name, options in choices.items()}
-            values |= {name: bool(rng.random() < 0.7) for name in ("llama", "RW", "RRRA", "weights")}
-            values |= {"batch": int(rng.integers(1, 65)), "log2_context": LOW + step / STEPS}
+            values |= {seat: str(rng.choice([NOBODY, *NAMES, *PRESETS])) for seat in rng.choice(SEATS, 2, replace=False)}
+            values |= {
+                "weights": bool(rng.random() < 0.7),
+                "batch": int(rng.integers(1, 65)),
+                "log2_context": LOW + step / STEPS,
+            }
             page.move(**values)
             view = race.move(**values).view
             assert page.shown() == race.shown(view)
@@ -226,9 +260,9 @@ def test_browser_is_the_account_at_odd_contexts(race: CacheRace, values: dict[st
     with opened(browser, race, tmp_path) as page:
         assert page.shown() == race.shown(view)
         readout = page.shown().readout
-        found = {name: int(re.match("[0-9,]+", readout[name])[0].replace(",", "")) for name, _ in race.contenders}
+        found = {name: int(re.match("[0-9,]+", readout[name])[0].replace(",", "")) for name in NAMES}
         assert page.page.get_by_role("slider", name="tokens").get_attribute("aria-valuetext") == f"{context_of(view):,}"
-    assert found == {name: accounted(name, view) for name, _ in race.contenders}
+    assert found == {name: accounted(name, view) for name in NAMES}
 
 
 @pytest.mark.browser
@@ -264,7 +298,8 @@ def test_lines_bars_and_crosses_stand_where_the_bytes_are(race: CacheRace, schem
     view = race.move(batch=40, **at(5000)).view
     names = ["rwkv4-169m", "llama", "RRRA"]
     with opened(browser, race, tmp_path, color_scheme=scheme) as page:
-        page.move(RW=False)
+        page.move(**without("RW"))
+        floor = race.floor(race.move(**without("RW")).view)
         lines = page.page.locator(".hl-line")
         assert lines.evaluate_all("nodes => nodes.map(node => node.dataset.name)") == names
         paths = [
@@ -276,12 +311,12 @@ def test_lines_bars_and_crosses_stand_where_the_bytes_are(race: CacheRace, schem
         crosses = page.page.locator(".hl-cross").evaluate_all("nodes => nodes.map(node => node.getAttribute('d'))")
         bars_say = page.page.locator(".hl-panel").first.inner_text()
     kept = [race.bytes_of(name, view) for name in names]
-    np.testing.assert_allclose(dots, [height(race, nbytes) for nbytes in kept], rtol=1e-9)
-    shares = [(math.log2(nbytes) - math.log2(race.floor)) / (40 - math.log2(race.floor)) for nbytes in kept]
+    np.testing.assert_allclose(dots, [height(floor, nbytes) for nbytes in kept], rtol=1e-9)
+    shares = [(math.log2(nbytes) - math.log2(floor)) / (40 - math.log2(floor)) for nbytes in kept]
     np.testing.assert_allclose(bars, [440 * share for share in shares], rtol=1e-9)
     for name, path in zip(names, paths, strict=True):
         tokens = [context_of({"log2_context": LOW + step / STEPS}) for step in range((HIGH - LOW) * STEPS + 1)]
-        heights = [height(race, race.bytes_of(name, view | at(context))) for context in tokens]
+        heights = [height(floor, race.bytes_of(name, view | at(context))) for context in tokens]
         inside = [place for place in heights if place >= 10]
         np.testing.assert_allclose(path[1::2][: len(inside)], inside, atol=0.006)
         np.testing.assert_allclose(
@@ -292,7 +327,7 @@ def test_lines_bars_and_crosses_stand_where_the_bytes_are(race: CacheRace, schem
     assert len(crosses) == 1  # of llama only
     first = race.first_too_long("llama", view)
     centre = np.array(re.findall("[0-9.]+", crosses[0]), float).reshape(4, 2).mean(axis=0)
-    np.testing.assert_allclose(centre, [52 + (math.log2(first) - 8) / 14 * 338, height(race, 80 * GIB)], rtol=1e-9)
+    np.testing.assert_allclose(centre, [52 + (math.log2(first) - 8) / 14 * 338, height(floor, 80 * GIB)], rtol=1e-9)
     assert "cache 24.41 GiB" in bars_say
     assert "RW" not in bars_say.split()
 
