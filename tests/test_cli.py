@@ -56,7 +56,7 @@ def test_version() -> None:
 
 def test_commands_are_those_that_exist() -> None:
     assert {command.callback.__name__ for command in app.registered_commands} == {
-        "lab", "start", "doctor", "check", "memory", "bench", "train", "generate",
+        "lab", "start", "doctor", "check", "memory", "plan", "bench", "train", "generate",
     }  # fmt: skip
 
 

@@ -258,6 +258,25 @@ def _size(count: int) -> str:
 
 
 @app.command()
+def plan(
+    memory: Annotated[str, typer.Option(help='Of the device, such as "24 GiB".')],
+    context: Annotated[int, typer.Option(help="Tokens that a sequence has read.")],
+    batch: Annotated[int, typer.Option(help="Sequences.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Of weights and caches.")] = "bfloat16",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which presets fit a device at some context length, weights and state together."""
+    from hybridlab.measure import planner
+    from hybridlab.measure.units import parse_size
+
+    found = planner.plan(parse_size(memory), context, batch, dtype)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        _console().print(found)
+
+
+@app.command()
 def bench(
     op: Annotated[str | None, typer.Option(help="An op, such as wkv6; none: all of them.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Two lengths and few rounds, for a look.")] = False,
