@@ -44,6 +44,19 @@ def _cells(exercise: str) -> list[dict[str, Any]]:
     return json.loads((ROOT / "exercises" / f"{exercise}.ipynb").read_text(encoding="utf-8"))["cells"]
 
 
+def statement(task: str) -> str:
+    """The text of the cell before a task's answer cell."""
+    (exercise,) = (name for name in NAMES if name.startswith(task[:2]))
+    cells = json.loads((ROOT / "solutions" / f"{exercise}.ipynb").read_text(encoding="utf-8"))["cells"]
+    at = next(i for i, cell in enumerate(cells) if cell["metadata"].get("hybridlab", {}).get("task") == task)
+    return "".join(cells[at - 1]["source"])
+
+
+def hints(task: str) -> list[str]:
+    """The three hints of a task."""
+    return task_data(task)["hints"]
+
+
 def answer(exercise: str, task: str, source: str) -> Any:
     """What the answer cell of a task defines."""
     scope: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from alike import in_pieces, worst
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -51,18 +52,6 @@ def configured(path: Path, **changed: Any) -> HymbaConfig:
     config = FOLDERS["hymba"].configure(read_checkpoint(folder(path, **changed)))
     assert isinstance(config, HymbaConfig)
     return config
-
-
-def worst(got: Tensor, expected: Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
-
-
-def in_pieces(model: LanguageModel, ids: Tensor, cuts: list[int]) -> Tensor:
-    state, pieces = None, []
-    for piece in ids.split(cuts, 1):
-        logits, state = model(piece, state)
-        pieces.append(logits)
-    return torch.cat(pieces, 1)
 
 
 def loaded(path: Path, config: HymbaConfig | None = None) -> LanguageModel:

@@ -1,16 +1,16 @@
 """Jamba's folders against transformers' full forward; both styles of config.json; what contradicts a folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from alike import edited, naive
 from safetensors.torch import load_file, save_file
 from test_checkpoints_transformers import VOCABULARY, agree, written
 
 from hybridlab.layers import Routing
-from hybridlab.models import Jamba, JambaConfig, LanguageModel, load_checkpoint, set_backend
+from hybridlab.models import Jamba, JambaConfig, load_checkpoint
 from hybridlab.models.jamba import Every
 
 transformers = pytest.importorskip("transformers")
@@ -58,18 +58,6 @@ VARIANTS = {
 def folder_of(folder: Path, **options: Any) -> tuple[Any, Path]:
     model = transformers.JambaForCausalLM(transformers.JambaConfig(**{**SIZES, **options}))
     return model, written(model, folder)
-
-
-def naive(model: LanguageModel) -> LanguageModel:
-    set_backend(model, "naive")
-    return model
-
-
-def edited(folder: Path, **fields: Any) -> Path:
-    """Fields changed; those that become None are taken out."""
-    content = {**json.loads((folder / "config.json").read_text()), **fields}
-    (folder / "config.json").write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-    return folder
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from alike import in_pieces, worst
 from safetensors.torch import load_file
 
-from hybridlab.models import FalconMamba, FalconMambaConfig, LanguageModel, Mamba, MambaConfig, load_checkpoint
+from hybridlab.models import FalconMamba, FalconMambaConfig, Mamba, MambaConfig, load_checkpoint
 
 transformers = pytest.importorskip("transformers")
 
@@ -66,18 +67,6 @@ def prompt(length: int = 37) -> torch.Tensor:
     return torch.randint(0, VOCABULARY, (3, length), generator=torch.Generator().manual_seed(2))
 
 
-def in_pieces(model: LanguageModel, ids: torch.Tensor, cuts: list[int]) -> torch.Tensor:
-    state, pieces = None, []
-    for piece in ids.split(cuts, 1):
-        logits, state = model(piece, state)
-        pieces.append(logits)
-    return torch.cat(pieces, 1)
-
-
-def apart(got: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("exact", [False, True], ids=["float32", "float64"])
 @pytest.mark.parametrize(
@@ -95,9 +84,9 @@ def test_logits_of_transformers(
         reference = without_rounding(reference, monkeypatch)
     ids, tolerance = prompt(), EXACT if exact else TOLERANCE
     expected = reference(ids, use_cache=False).logits
-    assert apart(model(ids).logits, expected) < tolerance
+    assert worst(model(ids).logits, expected) < tolerance
     for cuts in ([1, 9, 2, 17, 8], [17, 20]):
-        assert apart(in_pieces(model, ids, cuts), expected) < tolerance
+        assert worst(in_pieces(model, ids, cuts), expected) < tolerance
 
 
 @torch.no_grad()
@@ -240,8 +229,8 @@ def test_folder_of_the_authors(tmp_path: Path, config: dict[str, Any], options: 
     assert model.tied == config.get("tie_embeddings", True)
     ids = prompt()
     expected = reference(ids, use_cache=False).logits
-    assert apart(model(ids).logits, expected) < TOLERANCE
-    assert apart(in_pieces(model, ids, [17, 20]), expected) < TOLERANCE
+    assert worst(model(ids).logits, expected) < TOLERANCE
+    assert worst(in_pieces(model, ids, [17, 20]), expected) < TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from alike import edited, naive
 from safetensors.torch import load_file, save_file
 from test_checkpoints_transformers import VOCABULARY, agree, written
 
-from hybridlab.models import LanguageModel, Mamba2, Mamba2Config, load_checkpoint, set_backend
+from hybridlab.models import Mamba2, Mamba2Config, load_checkpoint
 
 transformers = pytest.importorskip("transformers")
 
@@ -72,19 +73,6 @@ CODESTRAL = {
 def folder_of(folder: Path, **options: Any) -> tuple[Any, Path]:
     model = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**{**SIZES, **options}))
     return model, written(model, folder)
-
-
-def naive(model: LanguageModel) -> LanguageModel:
-    """On the literal equations."""
-    set_backend(model, "naive")
-    return model
-
-
-def edited(folder: Path, name: str = "config.json", **fields: Any) -> Path:
-    """Fields changed; those that become None are taken out."""
-    content = {**json.loads((folder / name).read_text()), **fields}
-    (folder / name).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-    return folder
 
 
 def as_authors(folder: Path, **fields: Any) -> Path:

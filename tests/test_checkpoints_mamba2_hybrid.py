@@ -1,16 +1,16 @@
 """Folders of Nemotron-H, which continues Mamba-2-Hybrid, against transformers' full forward, with each activation."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from alike import edited, naive
 from safetensors.torch import load_file, save_file
 from test_checkpoints_transformers import VOCABULARY, agree, written
 
-from hybridlab.models import LanguageModel, Mamba2Hybrid, Mamba2HybridConfig, load_checkpoint, set_backend
+from hybridlab.models import Mamba2Hybrid, Mamba2HybridConfig, load_checkpoint
 
 transformers = pytest.importorskip("transformers")
 
@@ -51,18 +51,6 @@ VARIANTS = {
 def folder_of(folder: Path, **options: Any) -> tuple[Any, Path]:
     model = transformers.NemotronHForCausalLM(transformers.NemotronHConfig(**{**SIZES, **options}))
     return model, written(model, folder)
-
-
-def naive(model: LanguageModel) -> LanguageModel:
-    set_backend(model, "naive")
-    return model
-
-
-def edited(folder: Path, **fields: Any) -> Path:
-    """Fields changed; those that become None are taken out."""
-    content = {**json.loads((folder / "config.json").read_text()), **fields}
-    (folder / "config.json").write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-    return folder
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

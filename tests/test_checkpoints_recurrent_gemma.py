@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from alike import in_pieces, worst
 
 from hybridlab.models import PRESETS, RecurrentGemma, RecurrentGemmaConfig, load_checkpoint, set_backend
 from hybridlab.models.checkpoint_layout import Checkpoint
@@ -84,18 +85,6 @@ def changed(folder: Path, **fields: Any) -> Path:
 
 def text(length: int = LENGTH) -> torch.Tensor:
     return torch.randint(VOCABULARY, (2, length), generator=torch.Generator().manual_seed(2))
-
-
-def worst(got: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
-
-
-def in_pieces(model: RecurrentGemma, ids: torch.Tensor, cuts: list[int]) -> torch.Tensor:
-    state, pieces = None, []
-    for piece in ids.split(cuts, 1):
-        logits, state = model(piece, state)
-        pieces.append(logits)
-    return torch.cat(pieces, 1)
 
 
 @torch.no_grad()

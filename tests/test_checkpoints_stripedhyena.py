@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from alike import in_pieces, worst
 from safetensors.torch import save_file
-from torch import Tensor
 
 from hybridlab.layers import GroupedAttention, Rotary, StripedHyenaMixer
 from hybridlab.models import LanguageModel, StripedHyena, StripedHyenaConfig, load_checkpoint, set_backend
@@ -44,18 +44,6 @@ def folder(path: Path, golden: Golden = RELEASED, prefix: str = "", **changed: A
     (path / "config.json").write_text(json.dumps(fields))
     save_file({prefix + name: tensor.contiguous() for name, tensor in golden.weights.items()}, path / "model.safetensors")
     return path
-
-
-def worst(got: Tensor, expected: Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
-
-
-def in_pieces(model: LanguageModel, ids: Tensor, cuts: list[int]) -> Tensor:
-    state, pieces = None, []
-    for piece in ids.split(cuts, 1):
-        logits, state = model(piece, state)
-        pieces.append(logits)
-    return torch.cat(pieces, 1)
 
 
 def loaded(path: Path, config: StripedHyenaConfig | None = None) -> LanguageModel:

@@ -1,11 +1,11 @@
 """Zamba and Zamba2 folders that transformers writes: one shared block or two, what calls have of their own, both styles."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from alike import edited
 from safetensors.torch import load_file, save_file
 from test_checkpoints_transformers import VOCABULARY, agree
 
@@ -65,14 +65,6 @@ def share(model: Any) -> None:
     blocks = [getattr(layer, "shared_transf", None) or layer.shared_transformer for layer in layers]
     for number, block in enumerate(blocks):
         block.load_state_dict(blocks[number % getattr(model.config, "num_mem_blocks", 1)].state_dict())
-
-
-def edited(folder: Path, **fields: Any) -> Path:
-    """Fields changed; those that become None are taken out."""
-    path = folder / "config.json"
-    content = {**json.loads(path.read_text()), **fields}
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-    return folder
 
 
 def loaded(folder: Path) -> Zamba | Zamba2:

@@ -3,12 +3,11 @@
 What all exercises promise is in test_exercises.py.
 """
 
-import json
 import math
 
 import pytest
 import torch
-from exercise_answers import ROOT, answer, answers, complaints, solution
+from exercise_answers import answer, answers, complaints, solution, statement
 
 from hybridlab.course import ledger
 from hybridlab.course.multiplications import multiplications
@@ -19,13 +18,6 @@ from hybridlab.ops import retention, ssd
 from hybridlab.widgets.chunks import work
 
 EXERCISE = "05_ssd"
-
-
-def statement(task):
-    """The text of the cell before a task's answer cell."""
-    cells = json.loads((ROOT / "solutions" / f"{EXERCISE}.ipynb").read_text(encoding="utf-8"))["cells"]
-    at = next(i for i, cell in enumerate(cells) if cell["metadata"].get("hybridlab", {}).get("task") == task)
-    return "".join(cells[at - 1]["source"])
 
 
 @pytest.mark.parametrize(

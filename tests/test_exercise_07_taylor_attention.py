@@ -3,11 +3,9 @@
 What all exercises promise is in test_exercises.py.
 """
 
-import json
-
 import pytest
 import torch
-from exercise_answers import ROOT, answer, answers, complaints, solution
+from exercise_answers import answer, answers, complaints, solution, statement
 
 from hybridlab.course import ledger
 from hybridlab.course.practice import probes, task_data
@@ -16,13 +14,6 @@ from hybridlab.course.probes_taylor_attention import RIGHT_WEIGHTS, WRONG_WEIGHT
 from hybridlab.ops import taylor_attention
 
 EXERCISE = "07_taylor_attention"
-
-
-def statement(task):
-    """The text of the cell before a task's answer cell."""
-    cells = json.loads((ROOT / "solutions" / f"{EXERCISE}.ipynb").read_text(encoding="utf-8"))["cells"]
-    at = next(i for i, cell in enumerate(cells) if cell["metadata"].get("hybridlab", {}).get("task") == task)
-    return "".join(cells[at - 1]["source"])
 
 
 def page():

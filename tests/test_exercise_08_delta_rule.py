@@ -3,28 +3,20 @@
 What all exercises promise is in test_exercises.py.
 """
 
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from exercise_answers import ROOT, answer, answers, complaints, solution
+from exercise_answers import answer, answers, complaints, hints, solution, statement
 
 from hybridlab.course import ledger
-from hybridlab.course.practice import probes, task_data
+from hybridlab.course.practice import probes
 from hybridlab.course.probe import measure
 from hybridlab.course.probes_delta_rule import RIGHT_TEXTS, WRONG_TEXTS
 from hybridlab.ops import delta_rule, gated_delta_rule, retention
 
 EXERCISE = "08_delta_rule"
-
-
-def statement(task):
-    """The text of the cell before a task's answer cell."""
-    cells = json.loads((ROOT / "solutions" / f"{EXERCISE}.ipynb").read_text(encoding="utf-8"))["cells"]
-    at = next(i for i, cell in enumerate(cells) if cell["metadata"].get("hybridlab", {}).get("task") == task)
-    return "".join(cells[at - 1]["source"])
 
 
 @pytest.mark.parametrize(
@@ -184,10 +176,6 @@ def test_the_numbers_in_the_hints():
     assert [round(x, 9) for x in (*h.tolist(), d.item())] == [-6, 8, -3]
     assert [d + h[1] * 0.5**n + (n == 0) * h[0] for n in range(4)] == pytest.approx([-1, 1, -1, -2])
     assert "h = (-6, 8) and d = -3 give -1, 1, -1, -2" in hints("08-parity")[1]
-
-
-def hints(task):
-    return task_data(task)["hints"]
 
 
 def apart(k, beta):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from alike import worst
 from torch import Tensor
 
 from hybridlab.layers import (
@@ -85,10 +86,6 @@ def h3_golden(name: str, head_width: int) -> tuple[H3Mixer, dict[str, Tensor]]:
     names |= {"kernel.kernel.A_imag": "frequency", "kernel.kernel.B": "wave_in", "kernel.kernel.C": "wave_out"}
     fill(mixer, of(tensors, name), names)
     return mixer, tensors
-
-
-def worst(got: Tensor, expected: Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
 def in_pieces(layer: Layer, x: Tensor, cuts: list[int]) -> tuple[Tensor, Any]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from triton_agreement import normal
 
 from hybridlab.ops import linear_recurrence
 
@@ -11,10 +12,6 @@ pytest.importorskip("triton", reason="triton exists for Linux only")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = 2e-6
 NAMES = ("output", "final state", "gradient of a", "gradient of b", "gradient of state")
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, device=DEVICE)
 
 
 def inputs(T: int, D: int = 5, *, B: int = 2, kind: str = "usual") -> list[Tensor]:

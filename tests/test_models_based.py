@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from alike import worst
 from torch import Tensor
 from torch.nn import functional
 
@@ -41,10 +42,6 @@ def golden() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def published() -> Based:
     return Based.from_preset("based-1.3b", device="meta")
-
-
-def worst(got: Tensor, expected: Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
 @torch.no_grad()

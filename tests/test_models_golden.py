@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from alike import worst
 
 from hybridlab.models import RWKV4, RWKV5, RWKV6, RWKV7, LanguageModel, load_checkpoint, set_backend
 
@@ -37,10 +38,6 @@ def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     assert not model.training
     set_backend(model, "naive")
     return Golden(model, tensors["input_ids"], tensors["logits"], tensors["greedy"])
-
-
-def worst(got: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
 @torch.no_grad()

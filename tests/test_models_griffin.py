@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from alike import in_pieces, worst
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from hybridlab.models import (
     PRESETS,
     Griffin,
     GriffinConfig,
-    LanguageModel,
     RecurrentGemma,
     RecurrentGemmaConfig,
     from_preset,
@@ -61,18 +61,6 @@ def folder(path: Path, case: Golden, weights: dict[str, Tensor] | None = None, *
     kept = case.weights if weights is None else weights
     save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path / "model.safetensors")
     return path
-
-
-def worst(got: Tensor, expected: Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
-
-
-def in_pieces(model: LanguageModel, ids: Tensor, cuts: list[int]) -> Tensor:
-    state, pieces = None, []
-    for piece in ids.split(cuts, 1):
-        logits, state = model(piece, state)
-        pieces.append(logits)
-    return torch.cat(pieces, 1)
 
 
 @torch.no_grad()

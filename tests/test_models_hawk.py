@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from alike import in_pieces, worst
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hybridlab.measure import account
-from hybridlab.models import PRESETS, Hawk, HawkConfig, LanguageModel, load_checkpoint, set_backend
+from hybridlab.models import PRESETS, Hawk, HawkConfig, load_checkpoint, set_backend
 from hybridlab.models.griffin_skeleton import rounded_root
 
 TOLERANCE = 2e-5  # of the largest logit
@@ -30,18 +31,6 @@ def folder(path: Path, weights: dict[str, Tensor] = WEIGHTS, **changed: Any) -> 
     (path / "config.json").write_text(json.dumps(fields))
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path / "model.safetensors")
     return path
-
-
-def worst(got: Tensor, expected: Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
-
-
-def in_pieces(model: LanguageModel, ids: Tensor, cuts: list[int]) -> Tensor:
-    state, pieces = None, []
-    for piece in ids.split(cuts, 1):
-        logits, state = model(piece, state)
-        pieces.append(logits)
-    return torch.cat(pieces, 1)
 
 
 @torch.no_grad()

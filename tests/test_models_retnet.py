@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from alike import in_pieces, worst
 from torch import Tensor
 from torch.nn.functional import silu
 
@@ -29,14 +30,6 @@ def model(**options: Any) -> RetNet:
 
 def ids(length: int = LENGTH) -> Tensor:
     return torch.randint(VOCABULARY, (2, length), generator=torch.Generator().manual_seed(4))
-
-
-def in_pieces(made: RetNet, tokens: Tensor, cuts: list[int]) -> Tensor:
-    state, pieces = None, []
-    for piece in tokens.split(cuts, 1):
-        logits, state = made(piece, state)
-        pieces.append(logits)
-    return torch.cat(pieces, 1)
 
 
 def rms(x: Tensor, eps: float) -> Tensor:
@@ -108,10 +101,6 @@ def literal(made: RetNet, tokens: Tensor, form: Any) -> Tensor:
         y = rms(x, eps) * block.channel_norm.weight
         x = x + (silu(y @ mlp.gate.weight.mT) * (y @ mlp.up.weight.mT)) @ mlp.down.weight.mT
     return rms(x, eps) * made.norm.weight @ made.head.weight.mT
-
-
-def worst(got: Tensor, expected: Tensor) -> float:
-    return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from triton_agreement import normal
 
 from hybridlab.ops.retention import retention
 
@@ -14,10 +15,6 @@ TOLERANCE = 2e-4 if DEVICE == "cuda" else 1e-5
 NAMES = ("output", "final state", "grad q", "grad k", "grad v", "grad log_decay", "grad state")
 # RetNet's first and fourth head; none, strong and stronger.
 DECAYS = (-0.03174869831458027, -0.003913899321136329, 0.0, -20.0, -900.0)
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, device=DEVICE)
 
 
 def inputs(T: int, K: int = 8, V: int = 16, *, B: int = 1, decays: tuple[float, ...] = DECAYS[:2]) -> list[Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+from triton_agreement import normal
 
 from hybridlab.ops.selective_scan import selective_scan
 
@@ -16,10 +17,6 @@ INPUTS = ("x", "dt", "A", "B", "C", "D", "state")
 NAMES = ("output", "final state", *(f"gradient of {name}" for name in INPUTS))
 # Side by side: usual steps and none, tiny and long ones; usual rates and none, slow, fast and immediate ones.
 STEPS, RATES = (0.0, 1e-6, 50.0), (0.0, -1e-6, -20.0, -1e4)
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, device=DEVICE)
 
 
 def beside(usual: Tensor, others: tuple[float, ...]) -> Tensor:

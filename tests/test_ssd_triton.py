@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+from triton_agreement import normal
 
 from hybridlab.ops.ssd import ssd
 
@@ -14,10 +15,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = 2e-4 if DEVICE == "cuda" else 1e-5
 INPUTS = ("x", "dt", "A", "B", "C", "D", "state")
 NAMES = ("output", "final state", *(f"gradient of {name}" for name in INPUTS))
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, device=DEVICE)
 
 
 def inputs(T: int, *, batch: int = 1, H: int = 2, G: int = 1, P: int = 8, N: int = 8) -> list[Tensor]:

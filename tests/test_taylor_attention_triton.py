@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from triton_agreement import normal
 
 from hybridlab.ops.taylor_attention import TaylorState, taylor_attention, taylor_features
 
@@ -12,10 +13,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The contract is 2e-4. The interpreter multiplies in float32, where a right kernel is within 1e-6.
 TOLERANCE = 2e-4 if DEVICE == "cuda" else 1e-5
 NAMES = ("output", "final KV", "final K", "grad q", "grad k", "grad v", "grad KV", "grad K")
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, device=DEVICE)
 
 
 def inputs(T: int, K: int = 3, V: int = 5, *, B: int = 1, H: int = 2) -> list[Tensor]:

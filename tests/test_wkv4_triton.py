@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from triton_agreement import normal
 
 from hybridlab.ops import wkv4
 
@@ -13,10 +14,6 @@ CONTRACT = 2e-4
 # Where exponents are small, float32 leaves a right kernel within 1e-6.
 TOLERANCE = CONTRACT if DEVICE == "cuda" else 1e-5
 NAMES = ("output", "num / den", "log den + max", "grad k", "grad v", "grad log_decay", "grad bonus", "grad state")
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, device=DEVICE)
 
 
 def inputs(T: int, C: int = 5, *, B: int = 2, kind: str = "mixed") -> list[Tensor]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from triton_agreement import normal
 
 from hybridlab.ops import wkv6
 
@@ -13,10 +14,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = 2e-4 if DEVICE == "cuda" else 1e-5
 NAMES = ("output", "final state", "grad r", "grad k", "grad v", "grad log_decay", "grad bonus", "grad state")
 DECAYS = ("mixed", "strong", "zero", "constant in time", "constant in batch", "constant")
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, device=DEVICE)
 
 
 def decays(kind: str, B: int, T: int, H: int, K: int) -> Tensor:
