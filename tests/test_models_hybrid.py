@@ -46,6 +46,7 @@ def test_order_matters() -> None:
 def test_words_that_do_not_fit() -> None:
     for fields, message in (
         ({"pattern": "MMXA"}, r"pattern is 'MMXA'; expected one letter a layer: A \(attention\), .* M \(Mamba"),
+        ({"pattern": None}, "pattern is None; expected one letter a layer"),
         ({"pattern": "MMMA", "layers": 6}, "layers is 6; expected a multiple of 4 letters"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -88,10 +88,10 @@ def test_derived_sizes() -> None:
     [
         (
             {"pattern": "MXA"},
-            r"pattern is 'MXA'; expected one symbol a layer: M \(Mamba-2\), \* \(attention\), -",
+            r"pattern is 'MXA'; expected one letter a layer: M \(Mamba-2\), \* \(attention\), -",
         ),
-        ({"pattern": ""}, "pattern is ''; expected one symbol a layer"),
-        ({"pattern": None}, "pattern is None; expected one symbol a layer"),
+        ({"pattern": ""}, "pattern is ''; expected one letter a layer"),
+        ({"pattern": None}, "pattern is None; expected one letter a layer"),
         ({"pattern": "M-", "layers": 3}, "layers is 3; expected a multiple of 2 symbols"),
         ({"heads": 0}, "head_width is 128; expected a divisor of width = 24, or heads given"),
         ({"groups": 3}, "groups is 3; expected a divisor of heads = 4"),

@@ -1,5 +1,6 @@
 """What all configurations have in common: a table of plain numbers, checked when it is made."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -46,6 +47,13 @@ class Config:
         if not getattr(self, "heads", 0):
             self.require(self.width % head_width == 0, "head_width", f"a divisor of width = {self.width}, or heads given")
             self.fill("heads", self.width // head_width)
+
+    def require_letters(self, name: str, kinds: Mapping[str, str]) -> None:
+        """Raises ValueError unless a field is a text of at least one of these letters, which stand before what they mean."""
+        text = getattr(self, name)
+        known = ", ".join(f"{letter} ({meaning})" for letter, meaning in kinds.items())
+        valid = isinstance(text, str) and bool(text) and set(text) <= set(kinds)
+        self.require(valid, name, f"one letter a layer: {known}")
 
     def require(self, holds: bool, name: str, expected: str) -> None:
         """Raises ValueError that names the field, its value and what was expected."""

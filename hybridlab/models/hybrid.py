@@ -63,17 +63,15 @@ class HybridConfig(Config):
     norm_eps: float = 1e-5
 
     def derive(self) -> None:
-        """As many layers as letters; heads that fill the width; a SwiGLU of 8/3 the width."""
+        """As many layers as known letters; heads that fill the width; a SwiGLU of 8/3 the width."""
+        self.require_letters("pattern", {letter: kind.name for letter, kind in LETTERS.items()})
         self.fill("layers", len(self.pattern))
         self.derive_heads(self.head_width)
         self.fill("groups", self.heads)
         self.fill("ffn_width", -(-8 * self.width // 96) * 32)
 
     def check(self) -> None:
-        """Known letters, whole repetitions, keys shared evenly."""
-        known = ", ".join(f"{letter} ({kind.name})" for letter, kind in LETTERS.items())
-        valid = isinstance(self.pattern, str) and bool(self.pattern) and set(self.pattern) <= set(LETTERS)
-        self.require(valid, "pattern", f"one letter a layer: {known}")
+        """Whole repetitions, keys shared evenly."""
         self.require(self.layers % len(self.pattern) == 0, "layers", f"a multiple of {len(self.pattern)} letters")
         self.require(self.heads % self.groups == 0, "groups", f"a divisor of heads = {self.heads}")
 

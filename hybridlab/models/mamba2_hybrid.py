@@ -69,9 +69,7 @@ class Mamba2HybridConfig(Config):
 
     def derive(self) -> None:
         """As many layers as known symbols; attention as wide as the stream, Mamba-2 twice, the MLP four times."""
-        known = ", ".join(f"{symbol} ({kind.name})" for symbol, kind in SYMBOLS.items())
-        valid = isinstance(self.pattern, str) and bool(self.pattern) and set(self.pattern) <= set(SYMBOLS)
-        self.require(valid, "pattern", f"one symbol a layer: {known}")
+        self.require_letters("pattern", {symbol: kind.name for symbol, kind in SYMBOLS.items()})
         self.fill("layers", len(self.pattern))
         self.derive_heads(self.head_width)
         self.fill("groups", self.heads)
