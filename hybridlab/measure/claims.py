@@ -6,7 +6,7 @@ How a number is computed stands in WAYS, with the presets that it takes. A claim
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -14,7 +14,7 @@ from hybridlab.layers import MixtureOfExperts
 from hybridlab.measure.memory import Account, Part, account
 from hybridlab.measure.published import Published, published_numbers
 from hybridlab.measure.tables import Report, Table
-from hybridlab.models import PRESETS, Decoder, DecoderConfig, RetNet, RetNetConfig, from_preset
+from hybridlab.models import PRESETS, Decoder, DecoderConfig, HymbaConfig, RetNet, RetNetConfig, from_preset
 from hybridlab.models.language_model import LanguageModel
 from hybridlab.ops.taylor_attention import TaylorState
 
@@ -229,8 +229,14 @@ def _cache_in_mb(preset: str, context: int) -> float:
     return _account(preset, context).kv_bytes / MB
 
 
+def _hymba_cache() -> float:
+    """MB of caches and convolutions; a filter of W taps keeps W inputs, as released code does, where W - 1 are enough."""
+    found, config = _account("hymba-1.5b", 8000), cast(HymbaConfig, PRESETS["hymba-1.5b"].config)
+    return (found.kv_bytes + found.conv_bytes * config.filter_width / (config.filter_width - 1)) / MB
+
+
 def _hymba_times() -> float:
-    return _cache_in_mb("llama-3.2-3b", 8000) / _cache_in_mb("hymba-1.5b", 8000)
+    return _cache_in_mb("llama-3.2-3b", 8000) / _hymba_cache()
 
 
 def _retnet_saves(batch: int = 1) -> float:
@@ -292,7 +298,7 @@ WAYS: dict[str, Way] = {
     "jamba_140k_80gb": Way(("jamba-v0.1",), _jamba_on_one_gpu),
     "goldfinch_table_jamba": _cache_in_gib("jamba-v0.1"),
     "goldfinch_table_deepseek_v2": Way((), _deepseek_row),
-    "hymba_table_hymba": Way(("hymba-1.5b",), partial(_cache_in_mb, "hymba-1.5b", 8192)),
+    "hymba_table_hymba": Way(("hymba-1.5b",), _hymba_cache),
     "hymba_ratio": Way(("llama-3.2-3b", "hymba-1.5b"), _hymba_times),
     "retnet_70_percent": Way((), _retnet_saves),
 }
