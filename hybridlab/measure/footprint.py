@@ -140,12 +140,15 @@ def _piece(model: LanguageModel, lengths: tuple[_Storage | None, ...]) -> Piece:
     if None in lengths:
         raise _uneven(model, "it has more tensors at one length than at another")
     one, two, endless = (storage for storage in lengths if storage is not None)
-    per_token = two.units - one.units
-    fixed = one.units - per_token
-    if per_token == 0:
-        return Piece(one.cache, one.unit, fixed, 0, None)
-    full = (endless.units - fixed) // per_token
-    return Piece(one.cache, one.unit, fixed, per_token, None if full == ENDLESS else full)
+    return Piece(one.cache, one.unit, *growth(one.units, two.units, endless.units))
+
+
+def growth(one: int, two: int, endless: int) -> tuple[int, int, int | None]:
+    """`fixed`, `per_token` and `most` of an amount, from what it is at 1, at 2 and at `ENDLESS` tokens."""
+    per_token = two - one
+    fixed = one - per_token
+    full = (endless - fixed) // per_token if per_token else ENDLESS
+    return fixed, per_token, None if full == ENDLESS else full
 
 
 def _check(model: LanguageModel, found: Footprint) -> None:
