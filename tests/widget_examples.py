@@ -46,4 +46,9 @@ from hybridlab.widgets import FilterExplorer
 
 FilterExplorer()
 """,
+    "PatternBuilder": """
+from hybridlab.widgets import PatternBuilder
+
+PatternBuilder()
+""",
 }

@@ -84,12 +84,13 @@ function kept({ cache, state }) {
   return cache + state;
 }
 
-function said({ names }, { letters, layers, sums }, rival, view) {
+function said({ names, row }, { letters, layers, sums }, rival, view) {
   const at = chosen_layer(view);
   const layer = layers[at - 1];
   const many = view.batch === 1 ? "" : ` in each of ${view.batch} sequences`;
-  const text = `${spelled(letters)}: ${letters.length} layers, ${counted(letters, names)}, of width ${count(2 ** view.log2_width)}. `
-    + `After ${count(2 ** view.log2_context)} tokens${many}: cache ${size(sums.cache)}, state ${size(sums.state)}, `
+  const text = `${spelled(letters, row)}: ${several(letters.length, "layer")}, ${counted(letters, names)}, `
+    + `of width ${count(2 ** view.log2_width)}. `
+    + `After ${several(Math.round(2 ** view.log2_context), "token")}${many}: cache ${size(sums.cache)}, state ${size(sums.state)}, `
     + `${share(kept(sums), kept(rival))} of what attention everywhere would keep.`;
   const readout = {
     parameters: count(sums.parameters),
@@ -104,13 +105,16 @@ function said({ names }, { letters, layers, sums }, rival, view) {
   return { text, readout };
 }
 
-// A word that repeats as how often and what: 4 x MMMMAMMM.
-function spelled(letters) {
-  for (let period = 1; period < letters.length; period++) {
-    const often = letters.length / period;
-    if (Number.isInteger(often) && letters.slice(0, period).repeat(often) === letters) return `${often} x ${letters.slice(0, period)}`;
-  }
-  return letters;
+// A word that repeats as how often and what, 4 x MMMMAMMM; one that does not in pieces as long as the picture's rows.
+function spelled(letters, row) {
+  let period = 1;
+  while (letters.length % period || letters.slice(0, period).repeat(letters.length / period) !== letters) period += 1;
+  const pieces = letters.slice(0, period).match(new RegExp(`.{1,${row}}`, "g")).join(" ");
+  return period === letters.length ? pieces : `${letters.length / period} x ${pieces}`;
+}
+
+function several(number, what) {
+  return number === 1 ? `1 ${what}` : `${count(number)} ${what}s`;
 }
 
 // How often each letter is there, the most frequent first: 28 Mamba, 4 attention.

@@ -157,8 +157,8 @@ class PatternBuilder(LivePicture):
         name, layer = NAMES[letters[at - 1]], self.layers(view)[at - 1]
         many = "" if view["batch"] == 1 else f" in each of {view['batch']} sequences"
         text = (
-            f"{spelled(letters)}: {len(letters)} layers, {counted(letters)}, of width {width_of(view):,}. "
-            f"After {context_of(view):,} tokens{many}: cache {size(found.cache)}, state {size(found.state)}, "
+            f"{spelled(letters)}: {_many(len(letters), 'layer')}, {counted(letters)}, of width {width_of(view):,}. "
+            f"After {_many(context_of(view), 'token')}{many}: cache {size(found.cache)}, state {size(found.state)}, "
             f"{_share(found.kept, rival.kept)} of what attention everywhere would keep."
         )
         readout = {
@@ -198,7 +198,7 @@ class PatternBuilder(LivePicture):
         row, column = divmod(chosen_layer(view) - 1, ROW)
         axes.add_patch(Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, fill=False, linewidth=1.6))
         axes.set(xlim=(0, ROW), ylim=(-(-len(letters) // ROW), 0), xticks=[], yticks=[])
-        axes.set_title(f"{spelled(letters)}; bars: what each layer keeps", loc="left", fontsize=10)
+        axes.set_title("bars: what each layer keeps", loc="left", fontsize=10)
         axes.spines[:].set_visible(False)
 
     def _draw_sums(self, axes: "Axes", view: View) -> None:
@@ -252,10 +252,11 @@ def chosen_layer(view: View) -> int:
 
 
 def spelled(letters: str) -> str:
-    """A word that repeats as how often and what: 4 x MMMMAMMM."""
+    """A word that repeats as how often and what, 4 x MMMMAMMM; one that does not in pieces as long as the picture's rows."""
     length = len(letters)
     period = next(n for n in range(1, length + 1) if length % n == 0 and letters[:n] * (length // n) == letters)
-    return letters if period == length else f"{length // period} x {letters[:period]}"
+    pieces = " ".join(letters[at : min(at + ROW, period)] for at in range(0, period, ROW))
+    return pieces if period == length else f"{length // period} x {pieces}"
 
 
 def counted(letters: str) -> str:
@@ -283,6 +284,10 @@ def _sums(cost: LayerCost, view: View) -> Sums:
     cache = batch * cost.cache.after(context) * sizes["dtype"]
     kept = cost.recurrent.after(context) * sizes["state_dtype"] + cost.conv.after(context) * sizes["dtype"]
     return Sums(cost.parameters, cache, batch * kept, cost.flops.after(context))
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _share(amount: int, whole: int) -> str:
