@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -92,7 +93,9 @@ def test_the_report_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert repr(report) == repr(profile_model(decoder(), seq_lens=[1, 8])), "what a notebook stores holds no times"
     numbers = json.loads(json.dumps(report.as_dict()))
     assert numbers["costs"][1]["decode_tokens_per_second"] == 1 / report.costs[1].decode_seconds
-    speed, memory = report.plot().axes
+    figure = report.plot()
+    assert DisplayFormatter().format(figure)[0]["image/png"][1:4] == b"PNG", "a notebook draws it, without pyplot"
+    speed, memory = figure.axes
     assert [line.get_label() for line in speed.lines] == ["prefill", "decode"]
     states = next(line for line in memory.lines if line.get_label() == "state")
     assert states.get_xydata().tolist() == [[1, 2 * 24 * 4], [8, 8 * 2 * 24 * 4]]

@@ -34,10 +34,11 @@ def plot_accounts(accounts: Sequence[Account], limits: Mapping[str, int] | None 
         raise ValueError(f"plot_accounts: accounts must be of one context, batch and dtype, got {len(settings)} of them")
     # Imported here: measuring needs no matplotlib.
     import matplotlib.style
-    from matplotlib.figure import Figure
+
+    from hybridlab.measure.picture import Picture
 
     with matplotlib.style.context(STYLE):
-        figure = Figure(figsize=(12, 1.9 + 0.85 * len(accounts)), dpi=144, layout="constrained")
+        figure = Picture(figsize=(12, 1.9 + 0.85 * len(accounts)), dpi=144, layout="constrained")
         kept, held = figure.subplots(1, 2, sharey=True)
         _draw_kinds(kept, accounts)
         _draw_device(held, accounts, limits or {})

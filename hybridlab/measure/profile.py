@@ -104,10 +104,11 @@ class Profile(Report):
         """Tokens a second and bytes over the length, both scales logarithmic."""
         # Imported here: measuring needs no matplotlib.
         import matplotlib.style
-        from matplotlib.figure import Figure
+
+        from hybridlab.measure.picture import Picture
 
         with matplotlib.style.context(STYLE):
-            figure = Figure(figsize=(10, 3.8), dpi=144, layout="constrained")
+            figure = Picture(figsize=(10, 3.8), dpi=144, layout="constrained")
             speed, memory = figure.subplots(1, 2)
             self._draw_speed(speed)
             self._draw_memory(memory)
