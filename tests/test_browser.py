@@ -32,6 +32,7 @@ CHAPTERS = {
     "06_hyena": ["MixingMatrix", "MixingMatrix", "FilterExplorer", "MixingMatrix"],
     "07_taylor_attention": ["MixingMatrix", "TaylorSoftmax"],
     "08_delta_rule": ["MixingMatrix", "MemoryLoad"],
+    "10_hybrid_blocks": ["MixingMatrix", "MixingMatrix", "PatternBuilder"],
 }
 LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
 
@@ -154,7 +155,30 @@ def play(widget: LabWidget, control: dict[str, Any]) -> None:
     assert widget.settled() == stopped
 
 
-MOVES = {"slider": move_slider, "choice": choose, "toggle": toggle, "play": play}
+def start_from(widget: LabWidget, control: dict[str, Any]) -> None:
+    """Takes another pattern of layers."""
+    patterns = dict(zip(control["options"], control["patterns"], strict=True))
+    chosen = next(name for name, pattern in patterns.items() if pattern != widget.view()["pattern"])
+    widget.root.get_by_role("combobox", name=control["label"], exact=True).select_option(chosen)
+    assert widget.settled()["pattern"] == patterns[chosen]
+
+
+def go_to_layer(widget: LabWidget, control: dict[str, Any]) -> None:
+    """The last layer, where the slider ends, and the one before."""
+    slider = widget.root.get_by_role("slider", name=control["label"], exact=True)
+    for key, layer in (("End", widget.view()["layers"]), ("ArrowLeft", widget.view()["layers"] - 1)):
+        slider.press(key)
+        assert widget.settled()["layer"] == layer
+
+
+MOVES = {
+    "slider": move_slider,
+    "choice": choose,
+    "toggle": toggle,
+    "play": play,
+    "pattern": start_from,
+    "place": go_to_layer,
+}
 
 
 def move_mixing_matrix(widget: LabWidget) -> None:
@@ -268,6 +292,20 @@ def move_filter_explorer(widget: LabWidget) -> None:
     assert widget.settled()["ago"] == 40
 
 
+def move_pattern_builder(widget: LabWidget) -> None:
+    """Letters and arrow keys on the stack, a button, and a click on a layer."""
+    widget.ask("None", "widget.move(pattern='MMA', layers=6, layer=1)")
+    widget.settled()
+    stack = widget.root.locator(".hl-picture[tabindex='0']")
+    press(stack, "d", "G", "ArrowRight", "ArrowUp", "ArrowLeft")
+    assert widget.settled()["pattern"] == "DGASMA"
+    widget.root.get_by_role("button", name="T retention").click()
+    assert widget.settled()["pattern"] == "DGTSMA"
+    assert widget.settled()["layer"] == 4
+    widget.root.locator("[data-layer='6']").click()
+    assert widget.settled()["pattern"] == "DGTSMW"
+
+
 PICTURES: dict[str, Callable[[LabWidget], None]] = {
     "MixingMatrix": move_mixing_matrix,
     "Duality": move_duality,
@@ -276,6 +314,7 @@ PICTURES: dict[str, Callable[[LabWidget], None]] = {
     "MemoryLoad": move_memory_load,
     "FilterExplorer": move_filter_explorer,
     "TaylorSoftmax": move_taylor_softmax,
+    "PatternBuilder": move_pattern_builder,
 }
 
 

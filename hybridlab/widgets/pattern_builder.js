@@ -5,15 +5,15 @@ const SUM = { width: 440, row: 62, bar: 18 };
 
 // The pattern's control: a list of patterns to start from. It says "your own" as soon as a letter differs.
 make_control.pattern = (control, page) => {
-  const own = html("option", { value: "", disabled: "" }, "your own");
-  const options = control.options.map((name) => html("option", { value: name }, name));
+  const own = html("option", { disabled: "" }, "your own");
+  const options = control.options.map((name, at) => html("option", { value: control.patterns[at] }, name));
   const input = html("select", { "data-lm-suppress-shortcuts": "true" }, own, ...options);
-  input.addEventListener("change", () => {
-    const pattern = control.patterns[control.options.indexOf(input.value)];
-    page.move({ pattern, layers: pattern.length, layer: 1 });
-  });
-  const show = () => {
-    input.value = control.options[control.patterns.indexOf(letters_of(page.view))] ?? "";
+  input.addEventListener("change", () => page.move({ pattern: input.value, layers: input.value.length, layer: 1 }));
+  const show = (pattern) => {
+    const letters = letters_of(page.view);
+    const known = control.patterns.includes(letters);
+    own.value = known ? "" : pattern;
+    input.value = known ? letters : pattern;
   };
   return { node: html("label", { class: "hl-control" }, html("span", {}, control.label), input), show };
 };
@@ -22,7 +22,7 @@ make_control.pattern = (control, page) => {
 make_control.place = (control, page) => {
   const { node, show } = make_control.slider(control, page);
   const input = node.querySelector("input");
-  return { node, show: () => { input.max = page.view.layers; show(chosen_layer(page.view)); } };
+  return { node, show: (layer) => { input.max = Math.max(layer, page.view.layers); show(layer); } };
 };
 
 function draw(page) {
