@@ -6,7 +6,7 @@ const PLOT = { width: 540, height: 330, left: 52, right: 150, top: 10, bottom: 4
 const HALO = "paint-order: stroke; stroke: var(--jp-layout-color0, Canvas); stroke-width: 4px; stroke-linejoin: round";
 
 function draw(page) {
-  const { contenders, steps, floor, ceiling } = page.inputs;
+  const { models, as_built, seats } = page.inputs;
   const bars = draw_bars(page);
   const lines = draw_lines(page);
   page.stage.append(
@@ -17,11 +17,15 @@ function draw(page) {
   );
 
   return (view) => {
-    const race = contenders.map(({ name, footprints }, at) => runner(page.inputs, name, footprints[view.kv_heads], view, at));
-    const shown = race.filter(({ name }) => view[name]);
+    const names = [...new Set(seats.map((seat) => view[seat]))].filter((name) => name in models);
+    const shown = names.map((name) => {
+      const { footprints } = models[name];
+      return runner(page.inputs, name, footprints[view.kv_heads] ?? footprints[as_built], view);
+    });
     const context = tokens_of(view.log2_context);
-    bars.redraw(shown, context, view.device);
-    lines.redraw(shown, context, view.device);
+    const floor = floor_of(names.map((name) => models[name].least));
+    bars.redraw(shown, context, view.device, floor);
+    lines.redraw(shown, context, view.device, floor);
     return said(shown, context, view);
   };
 }
@@ -34,10 +38,16 @@ function limit_of(device) {
   return parseInt(device, 10) * GIB;
 }
 
+// Where the pictures start: a power of two, a little below the least.
+function floor_of(leasts) {
+  return 2 ** Math.floor(Math.log2(Math.max(2, leasts.length ? Math.min(...leasts) : GIB)) - 0.5);
+}
+
 // ---------------------------------------------------------------- numbers (footprint.py has the same)
 
 // One architecture at a view: its bytes at any context, by parts, and where the device ends.
-function runner({ sizes }, name, { parameters, pieces }, view, at) {
+function runner({ sizes, seats }, name, { parameters, pieces }, view) {
+  const at = seats.findIndex((seat) => view[seat] === name);
   const units = sizes[view.dtype];
   const weights = view.weights ? parameters * units.dtype : 0;
   const of_pieces = (chosen, context) => chosen.reduce((sum, piece) => {
@@ -73,7 +83,7 @@ function first_too_long(pieces, kept, limit) {
 }
 
 function said(shown, context, { batch, device }) {
-  if (!shown.length) return { text: "No architecture is shown.", readout: {} };
+  if (!shown.length) return { text: "No model takes part.", readout: {} };
   const ranked = shown.map((runner) => ({ ...runner, bytes: runner.kept(context) })).sort((a, b) => b.bytes - a.bytes);
   const who = batch === 1 ? `${count(context)} tokens` : `${count(context)} tokens in each of ${batch} sequences`;
   const sizes = ranked.map(({ name, bytes }) => `${name} ${size(bytes)}`).join(", ");
@@ -94,13 +104,13 @@ function verdict(first) {
 // ---------------------------------------------------------------- pictures
 
 // Where so many bytes stand between `from` and `to`.
-function bytes_scale({ floor, ceiling }, from, to) {
+function bytes_scale(floor, ceiling, from, to) {
   const [low, high] = [Math.log2(floor), Math.log2(ceiling)];
   return (bytes) => from + ((Math.log2(Math.max(bytes, floor)) - low) / (high - low)) * (to - from);
 }
 
 // Every fifth doubling, in units that need no fraction.
-function byte_ticks({ floor, ceiling }) {
+function byte_ticks(floor, ceiling) {
   const ticks = [];
   for (let x = 5 * Math.ceil(Math.log2(floor) / 5); x <= Math.log2(ceiling); x += 5) {
     ticks.push([2 ** x, `${2 ** (x % 10)} ${["B", "KiB", "MiB", "GiB", "TiB"][Math.floor(x / 10)]}`]);
@@ -120,34 +130,40 @@ function walk(page) {
 }
 
 function draw_bars(page) {
-  const { contenders } = page.inputs;
-  const x = bytes_scale(page.inputs, 0, BAR.width);
-  const bottom = BAR.top + contenders.length * BAR.row;
-  const node = svg("svg", { viewBox: `0 0 ${BAR.width} ${bottom + 20}`, style: "max-width: 30rem" });
-  for (const [bytes, label] of byte_ticks(page.inputs)) {
-    node.append(svg("path", { d: `M${x(bytes)} ${BAR.top}V${bottom}`, stroke: "currentColor", "stroke-opacity": 0.12 }));
-    const anchor = x(bytes) < 20 ? "start" : x(bytes) > BAR.width - 20 ? "end" : "middle";
-    node.append(svg("text", { x: x(bytes), y: bottom + 15, "font-size": 11, "text-anchor": anchor, opacity: 0.7 }, label));
-  }
+  const { seats, ceiling } = page.inputs;
+  const node = svg("svg", { style: "max-width: 30rem" });
+  const grid = svg("g");
   const device = svg("text", { y: BAR.top - 14, "font-size": 12, "text-anchor": "middle", "font-weight": 600 });
   const pin = svg("path", { stroke: "currentColor", "stroke-width": 1.5 });
-  node.append(device, pin);
-  const rows = contenders.map((_, at) => draw_row(node, x, SERIES[at].colour));
+  node.append(grid, device, pin);
+  const rows = seats.map((_, at) => draw_row(node, SERIES[at].colour));
 
-  function redraw(shown, context, limit) {
+  function redraw(shown, context, limit, floor) {
+    const x = bytes_scale(floor, ceiling, 0, BAR.width);
+    const bottom = BAR.top + Math.max(1, shown.length) * BAR.row;
+    set(node, { viewBox: `0 0 ${BAR.width} ${bottom + 20}` });
+    grid.replaceChildren(...byte_ticks(floor, ceiling).flatMap((tick) => draw_tick(x, bottom, ...tick)));
     const edge = x(limit_of(limit));
     device.textContent = limit;
     set(device, { x: edge });
     set(pin, { d: `M${edge} ${BAR.top - 9}V${BAR.top - 2}` });
     for (const row of rows) row.hide();
-    shown.forEach((runner, place) => rows[runner.at].redraw(runner, context, BAR.top + place * BAR.row, edge));
+    shown.forEach((runner, place) => rows[runner.at].redraw(runner, context, BAR.top + place * BAR.row, x, edge));
   }
 
   return { node: page.picture(node, walk(page)), redraw };
 }
 
+function draw_tick(x, bottom, bytes, label) {
+  const anchor = x(bytes) < 20 ? "start" : x(bytes) > BAR.width - 20 ? "end" : "middle";
+  return [
+    svg("path", { d: `M${x(bytes)} ${BAR.top}V${bottom}`, stroke: "currentColor", "stroke-opacity": 0.12 }),
+    svg("text", { x: x(bytes), y: bottom + 15, "font-size": 11, "text-anchor": anchor, opacity: 0.7 }, label),
+  ];
+}
+
 // A name, its bytes, a bar on a track that ends where the device does, and what the bytes are made of.
-function draw_row(parent, x, colour) {
+function draw_row(parent, colour) {
   const name = svg("tspan", { "font-weight": 600 });
   const bytes = svg("tspan", { dx: 10 });
   const heading = svg("text", { y: 16, "font-size": 13 }, name, bytes);
@@ -159,7 +175,7 @@ function draw_row(parent, x, colour) {
   const row = svg("g", {}, heading, refusal, track, bar, edge, parts);
   parent.append(row);
 
-  function redraw(runner, context, y, limit) {
+  function redraw(runner, context, y, x, limit) {
     const kept = runner.kept(context);
     name.textContent = runner.name;
     bytes.textContent = size(kept);
@@ -175,18 +191,18 @@ function draw_row(parent, x, colour) {
 }
 
 function draw_lines(page) {
-  const { contenders, steps: [low, high, octave], ceiling } = page.inputs;
+  const { steps: [low, high, octave], ceiling } = page.inputs;
   const [right, bottom] = [PLOT.width - PLOT.right, PLOT.height - PLOT.bottom];
   const x = (tokens) => PLOT.left + ((Math.log2(tokens) - low) / (high - low)) * (right - PLOT.left);
-  const y = bytes_scale(page.inputs, bottom, PLOT.top);
+  let y = null; // it follows from who takes part
   const node = svg("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, style: "touch-action: pan-y; cursor: ew-resize" });
-  draw_axes(node, page.inputs, x, y, right, bottom);
+  const axes = svg("g");
   const beyond = svg("rect", { x: PLOT.left, y: PLOT.top, width: right - PLOT.left, fill: "currentColor", "fill-opacity": 0.08 });
   const edge = svg("path", { stroke: "currentColor", "stroke-width": 1.5 });
   const now = svg("path", { stroke: "currentColor", "stroke-opacity": 0.5 });
   const layer = svg("g");
   const device = svg("text", { x: PLOT.left + 6, y: PLOT.top + 15, "font-size": 12, "font-weight": 600, style: HALO });
-  node.append(beyond, edge, now, layer, device);
+  node.append(axes, beyond, edge, now, layer, device);
   const tokens = Array.from({ length: (high - low) * octave + 1 }, (_, step) => tokens_of(low + step / octave));
   const drag = (event) => {
     if (event.type === "pointermove" && !event.buttons) return;
@@ -226,7 +242,9 @@ function draw_lines(page) {
     return found;
   }
 
-  function redraw(shown, context, limit) {
+  function redraw(shown, context, limit, floor) {
+    y = bytes_scale(floor, ceiling, bottom, PLOT.top);
+    axes.replaceChildren(...draw_axes(byte_ticks(floor, ceiling), [low, high], x, y, right, bottom));
     const top = y(limit_of(limit));
     set(beyond, { height: top - PLOT.top });
     set(edge, { d: `M${PLOT.left} ${top}H${right}` });
@@ -238,20 +256,25 @@ function draw_lines(page) {
   return { node: page.picture(node, walk(page)), redraw };
 }
 
-function draw_axes(node, inputs, x, y, right, bottom) {
+function draw_axes(ticks, [low, high], x, y, right, bottom) {
   const grid = { stroke: "currentColor", "stroke-opacity": 0.12 };
   const font = { "font-size": 11, opacity: 0.75 };
-  for (const [bytes, label] of byte_ticks(inputs)) {
-    node.append(svg("path", { d: `M${PLOT.left} ${y(bytes)}H${right}`, ...grid }));
-    node.append(svg("text", { x: PLOT.left - 6, y: y(bytes) + 4, "text-anchor": "end", ...font }, label));
-  }
-  const [low, high] = inputs.steps;
-  for (let exponent = low; exponent <= high; exponent += 2) {
-    const label = `${2 ** (exponent % 10)}${["", "K", "M"][Math.floor(exponent / 10)]}`;
-    node.append(svg("path", { d: `M${x(2 ** exponent)} ${PLOT.top}V${bottom}`, ...grid }));
-    node.append(svg("text", { x: x(2 ** exponent), y: bottom + 15, "text-anchor": "middle", ...font }, label));
-  }
-  node.append(svg("text", { x: (PLOT.left + right) / 2, y: bottom + 33, "text-anchor": "middle", ...font }, "tokens"));
+  const exponents = Array.from({ length: (high - low) / 2 + 1 }, (_, at) => low + 2 * at);
+  return [
+    ...ticks.flatMap(([bytes, label]) => [
+      svg("path", { d: `M${PLOT.left} ${y(bytes)}H${right}`, ...grid }),
+      svg("text", { x: PLOT.left - 6, y: y(bytes) + 4, "text-anchor": "end", ...font }, label),
+    ]),
+    ...exponents.flatMap((exponent) => [
+      svg("path", { d: `M${x(2 ** exponent)} ${PLOT.top}V${bottom}`, ...grid }),
+      svg("text", { x: x(2 ** exponent), y: bottom + 15, "text-anchor": "middle", ...font }, tokens_label(exponent)),
+    ]),
+    svg("text", { x: (PLOT.left + right) / 2, y: bottom + 33, "text-anchor": "middle", ...font }, "tokens"),
+  ];
+}
+
+function tokens_label(exponent) {
+  return `${2 ** (exponent % 10)}${["", "K", "M"][Math.floor(exponent / 10)]}`;
 }
 
 // Each line's name at its end; where lines end close together, the names move apart.
