@@ -1,4 +1,4 @@
-"""python -m hybridlab.course build | check | edit: the authors' commands; see docs/authoring.md."""
+"""python -m hybridlab.course build | check | edit | models: the authors' commands; see docs/authoring.md."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hybridlab.course.build import build
 from hybridlab.course.execute import CellError
+from hybridlab.course.model_pages import build_pages, check_pages
 from hybridlab.course.notebook import notebooks, shown
 from hybridlab.course.verify import verify
 from hybridlab.course.views import edit
@@ -24,8 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
         ("edit", "write a script view of a notebook; the next build takes it back"),
     ):
         commands.add_parser(name, help=what).add_argument("names", nargs="*", help=HELP)
+    pages = commands.add_parser("models", help="write the pages of docs/models; takes a minute or two")
+    pages.add_argument("--check", action="store_true", help="write nothing, say which pages are not current")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "models":
+            return check_pages() if options.check else build_pages()
         return {"build": _build, "check": verify, "edit": _edit}[options.command](notebooks(options.names))
     except (CellError, FileExistsError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)
