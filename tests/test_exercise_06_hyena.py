@@ -8,9 +8,11 @@ import torch
 from exercise_answers import answer, answers, complaints, hints, solution, statement
 
 from hybridlab.course import ledger
-from hybridlab.course.practice import probes
+from hybridlab.course.practice import probes, verdicts
 from hybridlab.course.probe import measure
 from hybridlab.course.probes_hyena import LAYERS, LINEAR, NOT_LINEAR, NOT_SHIFTED, SHIFTED
+from hybridlab.layers import HyenaMixer
+from hybridlab.layers.hyena_filter import HyenaSizes
 from hybridlab.ops import long_conv, modal_conv, short_conv
 
 EXERCISE = "06_hyena"
@@ -88,6 +90,41 @@ def test_there_are_25_layers_of_all_four_kinds():
         for tokens in (1, 200):
             assert layer(50 * drawn(tokens, 3)).shape == (tokens, 3), name
             assert layer(50 * drawn(tokens, 3)).isfinite().all(), name
+
+
+def test_the_chapters_layer_keeps_silence_only_without_its_biases():
+    linear, shifts = solution(EXERCISE, "06-shift")
+    torch.manual_seed(3)
+    layer = HyenaMixer(3, HyenaSizes(taps=256)).double().requires_grad_(False)
+
+    def outputs(x):
+        return layer(x[None])[0][0]
+
+    for test in (linear, shifts):
+        with pytest.raises(AssertionError):
+            test(outputs)
+    for bias in (layer.input.bias, layer.conv.bias, layer.output.bias):
+        bias.zero_()
+    shifts(outputs)
+    with pytest.raises(AssertionError):
+        linear(outputs)
+    assert "Hyena without biases, gates made from the text, breaks the first and keeps the second" in statement("06-shift")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("minus nothing is everything", "11, expected 0"), ("all kept", "11, expected 4")]
+)
+def test_a_wrong_count_of_kept_inputs_is_a_verdict(name, says):
+    tests = answer(EXERCISE, "06-pieces", answers(EXERCISE).wrong["06-pieces"][name])
+    said = [verdict.complaint for verdict in verdicts("06-pieces", tests) if verdict.complaint]
+    assert f"at the count of kept inputs: got {says}" in said
+    assert not any("Error" in complaint for complaint in said)
+
+
+def test_two_waves_have_one_law():
+    p, r = drawn(2), drawn(2, seed=1)
+    h = r @ torch.linalg.vander(p, N=3)
+    torch.testing.assert_close(h[1] * h[1] - h[0] * h[2], -r.prod() * (p[0] - p[1]) ** 2)
 
 
 def test_a_text_in_pieces_is_hybridlabs_long_conv():

@@ -92,25 +92,34 @@ def _first_piece(rng: Generator, tokens: int = TOKENS, taps: int = TAPS) -> list
 
 
 def _both(answer: Any, given: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Outputs and what is kept; a shape that is wrong is an error, which makes a verdict."""
+    """Outputs and what is kept, however many; another shape that is wrong is an error, which makes a verdict."""
     y, kept = answer(*given)
-    h, x = given[:2]
-    heard = min(h.shape[1] - 1, sum(z.shape[2] for z in given[1:]))
+    x = given[1]
     if y.shape != x.shape:
         raise ValueError(f"outputs: expected shape {tuple(x.shape)}, got {tuple(y.shape)}")
     if kept.shape[:-1] != x.shape[:-1]:
         raise ValueError(f"kept: expected a shape that begins with {tuple(x.shape[:-1])}, got {tuple(kept.shape)}")
-    if kept.shape[-1] != heard:
-        raise ValueError(f"kept: too {'many' if kept.shape[-1] > heard else 'few'} inputs")
     return y, kept
 
 
 def _on(inputs: Inputs) -> Run:
+    """Outputs, how many inputs are kept, and which: a wrong count is a number that is wrong, not an error."""
+
     def run(answer: Any, rng: Generator) -> dict[str, float]:
-        seen = {name: numbers(part) for name, part in zip(("outputs", "kept"), _both(answer, inputs(rng)), strict=True)}
-        return {name + at: x for name, part in seen.items() for at, x in zip(part.labels, part.values, strict=True)}
+        given = inputs(rng)
+        y, kept = _both(answer, given)
+        count = kept.shape[-1]
+        heard = min(given[0].shape[1] - 1, sum(z.shape[2] for z in given[1:]))
+        if count != heard:  # then the first number that is wrong stands before these
+            kept = torch.full((*kept.shape[:-1], heard), math.nan)
+        return _labelled("outputs", y) | {"the count of kept inputs:": float(count)} | _labelled("kept", kept)
 
     return run
+
+
+def _labelled(name: str, part: Tensor) -> dict[str, float]:
+    seen = numbers(part)
+    return {name + at: x for at, x in zip(seen.labels, seen.values, strict=True)}
 
 
 def _ramps(rng: Generator) -> list[Tensor]:
