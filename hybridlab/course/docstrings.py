@@ -34,7 +34,8 @@ def literal(text: str) -> str:
 
 def _escaped(text: str) -> str:
     # A star between spaces is a star already.
-    return re.sub(r"(?<! )\*|\*(?! )", r"\\*", text.replace("<", "&lt;").replace("](", "]\\("))
+    stars = re.sub(r"(?<! )\*|\*(?! )", r"\\*", text)
+    return re.sub(r"<(?=[a-zA-Z/!])", "&lt;", stars).replace("](", "]\\(")
 
 
 def sources(kind: type) -> Iterator[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from hybridlab.course.docstrings import chapters, linked, paragraphs, sources
+from hybridlab.course.docstrings import chapters, linked, literal, paragraphs, sources
 from hybridlab.course.model_diagram import diagram, in_words
-from hybridlab.course.model_parts import parts
+from hybridlab.course.model_parts import Part, model_parts, parts_section, parts_sources
 from hybridlab.course.model_wiring import wiring
 from hybridlab.course.notebook import ROOT, write
 from hybridlab.layers import MixtureOfExperts
@@ -95,13 +95,14 @@ def section(text: str, heading: str) -> str:
 def _page(architecture: Architecture, sizes: str, cards: str) -> str:
     title, what = heading(architecture)
     notes = _notes(architecture)
+    parts = model_parts(TINY[name] for name in small_models()[architecture])
     sections = {
         "Wiring": _wiring(architecture),
-        "Parts": "\n".join(parts(TINY[name] for name in small_models()[architecture])).rstrip(),
+        "Parts": parts_section(parts),
         "Published sizes": sizes,
         "Card": cards,
         **notes,
-        "Sources": _sources(architecture),
+        "Sources": _sources(architecture, parts),
     }
     body = "\n\n".join(f"## {name}\n\n{text}" for name, text in sections.items())
     built = chapters(architecture)
@@ -183,14 +184,14 @@ def _notes(architecture: Architecture) -> dict[str, str]:
     return found
 
 
-def _sources(architecture: Architecture) -> str:
-    """Of the class, then of the numbers of each preset."""
-    said = [*sources(architecture)]
-    by_source: dict[str, list[str]] = {}
+def _sources(architecture: Architecture, parts: list[Part]) -> str:
+    """Of the class, of its parts, and of the numbers of each preset."""
+    presets: dict[str, list[str]] = {}
     for name, preset in architecture.presets.items():
-        by_source.setdefault(preset.source, []).append(f"`{name}`")
-    said += [f"{', '.join(names)}: {source}." for source, names in by_source.items()]
-    return "\n".join(f"- {linked(line)}" for line in said) or "Those of its parts, above."
+        presets.setdefault(preset.source, []).append(f"`{name}`")
+    said = [*sources(architecture), *parts_sources(parts)]
+    said += [f"{', '.join(names)}: {source}." for source, names in presets.items()]
+    return "\n".join(f"- {linked(literal(line))}" for line in said)
 
 
 def _index() -> str:
