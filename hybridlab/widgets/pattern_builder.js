@@ -256,9 +256,9 @@ function draw_sum(parent, name, y) {
     heading.textContent = text;
     let done = 0;
     bars.replaceChildren(...parts.map(([amount, colour]) => {
-      const part = svg("rect", { x: x(done), y: 24, width: x(done + amount) - x(done), height: SUM.bar, fill: colour, class: "hl-sum-bar" });
+      const [from, to] = [x(done), x(done + amount)];
       done += amount;
-      return part;
+      return svg("rect", { x: from, y: 24, width: to - from, height: SUM.bar, fill: colour, class: "hl-sum-bar" });
     }));
     set(mark, { d: `M${x(rival)} 20V${28 + SUM.bar}` });
   };
