@@ -475,7 +475,7 @@ RIGHT_CLAIMS: dict[str, Claim] = {
     "GoldFinch, one decimal": _claim("0.1", "goldfinch-1.45b"),
     "Hymba, one digit": _claim("1", "hymba-1.5b"),
     "a cache that is not there": _claim("0", "rwkv4-7b"),
-    "a cache that is too small to be seen": _claim("0.00", "griffin-7b"),
+    "a cache that is too small to be seen": _claim("0.0", "griffin-7b"),
     "a state in 16 bits": _claim("8.7", "jamba-v0.1", what="state_bytes", state_dtype="bfloat16", unit=MB),
     "a state in 32 bits": _claim("16.1", "jamba-v0.1", what="state_bytes", unit=MB),
     "a state to the byte": _claim("16056320", "jamba-v0.1", what="state_bytes", unit=1),
