@@ -33,6 +33,7 @@ CHAPTERS = {
     "07_taylor_attention": ["MixingMatrix", "TaylorSoftmax"],
     "08_delta_rule": ["MixingMatrix", "MemoryLoad"],
     "10_hybrid_blocks": ["MixingMatrix", "MixingMatrix", "PatternBuilder"],
+    "11_full_models": ["MixingMatrix"],
 }
 LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
 
