@@ -66,7 +66,7 @@ def test_sizes_and_cards_say_what_belongs_to_each_architecture() -> None:
         assert re.findall(r"^\| `([^`]+)`", sizes, re.MULTILINE) == list(architecture.presets), RUN
         titles = [f"{name} in float64" for name in small_models()[architecture]]
         assert [line for line in cards.splitlines() if line.endswith(" in float64")] == titles, RUN
-        verdicts = re.findall(r"^(.+?)  .* (\w+)$", cards.replace("```text", ""), re.MULTILINE)
+        verdicts = re.findall(r"^(.+?)  .* (\w+)$", cards, re.MULTILINE)
         expected = [(promise.name, "ok") for _ in titles for promise in PROMISES]
         assert [verdict for verdict in verdicts if verdict[0] != "promise"] == expected, architecture.__name__
 
@@ -206,7 +206,9 @@ def test_every_link_leads_somewhere() -> None:
             if link.startswith("https:"):
                 assert re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{5}", link), (path.name, link)
             else:
-                assert (path.parent / link).resolve().is_file(), (path.name, link)
+                file, _, place = link.partition("#")
+                text = (path.parent / file).resolve().read_text(encoding="utf-8")
+                assert not place or f"\n## {place.replace('-', ' ')}\n" in text.lower(), (path.name, link)
     assert set(links(FOLDER / "README.md")) == {page_path(architecture).name for architecture in architectures()}
 
 

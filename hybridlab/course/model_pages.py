@@ -17,7 +17,7 @@ from hybridlab.course.model_parts import Part, model_parts, parts_section, parts
 from hybridlab.course.model_wiring import wiring
 from hybridlab.course.notebook import ROOT, write
 from hybridlab.layers import MixtureOfExperts
-from hybridlab.measure import check_invariants
+from hybridlab.measure import check_invariants, invariants
 from hybridlab.measure.tables import Table
 from hybridlab.measure.tiny import TINY
 from hybridlab.measure.units import readable
@@ -29,6 +29,7 @@ FOLDER = ROOT / "docs" / "models"
 NOTES = Path(__file__).with_name("model_notes")
 CONTEXTS = {"4K": 4096, "32K": 32_768, "256K": 262_144}
 BY_HAND = ("Pitfalls", "Tricks")
+CARD = "Judged anew by `hybridlab check --models`; [what each line promises](README.md#what-a-card-promises)."
 NO_PRESETS = "No published model of this architecture is among the presets."
 SIZES = (
     "The last three columns are what one sequence keeps after so many tokens, caches in bfloat16 and recurrent states in\n"
@@ -146,6 +147,8 @@ def sizes_section(architecture: Architecture) -> str:
         return NO_PRESETS
     columns = ("preset", "parameters", "a token uses", *CONTEXTS)
     rows = tuple(size_row(architecture, name) for name in architecture.presets)
+    if all(total == used for _, total, used, *_ in rows):
+        columns, rows = columns[:2] + columns[3:], tuple(row[:2] + row[3:] for row in rows)
     table = Table("", columns, rows, frozenset(columns[1:])).markdown()
     return f"{table}\n\n{SIZES.format(name=next(iter(architecture.presets)))}"
 
@@ -161,7 +164,8 @@ def size_row(architecture: Architecture, name: str) -> tuple[str, ...]:
 
 def cards_section(architecture: Architecture) -> str:
     """The cards of an architecture's small models, as `hybridlab check --models` prints them but for the digits."""
-    return "\n\n".join(f"```text\n{_card(name)}\n```" for name in small_models()[architecture])
+    cards = (f"```text\n{_card(name)}\n```" for name in small_models()[architecture])
+    return "\n\n".join([CARD, *cards])
 
 
 def _card(name: str) -> str:
@@ -201,7 +205,8 @@ def _index() -> str:
         presets = ", ".join(f"`{name}`" for name in architecture.presets)
         rows.append((f"[{title}]({page_path(architecture).name})", what.rstrip("."), presets))
     table = Table("", ("model", "what it is", "presets"), tuple(rows)).markdown()
-    return f"{GENERATED}\n\n# Models\n\n{INDEX}\n\n{table}\n"
+    card = "\n\n".join(paragraphs(invariants.__doc__)[1:])
+    return f"{GENERATED}\n\n# Models\n\n{INDEX}\n\n{table}\n\n## What a card promises\n\n{card}\n"
 
 
 INDEX = (

@@ -46,8 +46,9 @@ def parts_sources(parts: Iterable[Part]) -> Iterator[str]:
 
 
 def _modules(model: LanguageModel) -> Iterator[nn.Module]:
-    """What reads the stream, and the layers inside of it; then the model's own."""
+    """The blocks, what in them reads the stream, and the layers inside of that; then the model's own."""
     for layer in model.layers:
+        yield layer
         for half in halves(layer).values():
             yield half
             inner = [part for part in half.children() if isinstance(part, Layer)]
@@ -56,6 +57,8 @@ def _modules(model: LanguageModel) -> Iterator[nn.Module]:
 
 
 def _state(model: LanguageModel, module: nn.Module) -> Any:
+    if module in set(model.layers):
+        return Empty()  # what a block keeps is what its parts keep
     if isinstance(module, Layer):
         return module.init_state(1, 1, dtype=torch.float32, device="meta")
     return model.init_state(1, 1, device="meta").shared
