@@ -309,7 +309,8 @@ def _one_and_two(rng: Generator) -> dict[str, tuple[int, int, dict[str, int]]]:
 
 
 def _two_letters(rng: Generator) -> dict[str, tuple[int, int, dict[str, int]]]:
-    return {f"{layers} layers, A and S": (layers, 1000, {"A": 50, "S": 10}) for layers in (2, 7, 12)}
+    lists = {f"{layers} layers, A and S": (layers, 1000, {"A": 50, "S": 10}) for layers in (2, 7, 12)}
+    return lists | {"5 layers, S and W": (5, 50, {"S": 9, "W": 3}), "5 layers, S and G": (5, 50, {"S": 9, "G": 3})}
 
 
 def _odd_gaps(rng: Generator) -> dict[str, tuple[int, int, dict[str, int]]]:
