@@ -16,7 +16,7 @@ from hybridlab.course.probes_memory import JAMBA_CAPTIONS, RIGHT_CLAIMS, WRONG_C
 from hybridlab.layers import MixtureOfExperts, Routing
 from hybridlab.measure import account
 from hybridlab.measure.planner import plan as planned
-from hybridlab.models import Decoder, DecoderConfig, Jamba, JambaConfig
+from hybridlab.models import PRESETS, Decoder, DecoderConfig, Jamba, JambaConfig
 from hybridlab.ops import attention
 from hybridlab.state import state_nbytes
 
@@ -112,6 +112,15 @@ def test_the_row_of_the_table_is_that_of_real_layers():
     conversation = caches(32_768) + c
     assert e * conversation <= 10 * 10**9 < (e + 1) * conversation
     assert f == idle
+
+
+def test_the_numbers_of_published_models_in_texts_and_hints():
+    one, two = (count_preset("jamba-v0.1", tokens) for tokens in (1, 2))
+    token, state = two.kv_bytes - one.kv_bytes, one.state_bytes
+    assert f"= {token:,} bytes a token" in hints("12-row")[1]
+    assert f"{state:,} bytes. {state // token} tokens make the two equal" in hints("12-row")[1]
+    assert state % token == 0
+    assert f"Hymba puts {PRESETS['hymba-1.5b'].config.meta_tokens} learned rows" in statement("12-meta")
 
 
 def test_the_numbers_of_the_8_bit_cache():
