@@ -84,6 +84,16 @@ def test_a_wrong_answer_names_the_first_wrong_number(answer, line, capsys):
     assert int(out.split(": ")[1][0]) < 2
 
 
+def test_a_complaint_of_a_check_is_no_crash_of_the_learners():
+    """A ValueError that passed through no line of the answer is the check's own word on what it was given."""
+    assert practice._blame(ValueError("outputs: too few")) == "outputs: too few"
+    scope = {}
+    exec(compile("def answer(x):\n    raise ValueError('mine')", "<answer>", "exec"), scope)
+    with pytest.raises(ValueError, match="mine") as raised:
+        scope["answer"](1)
+    assert practice._blame(raised.value).startswith("ValueError")
+
+
 def not_yet(x):
     raise NotImplementedError
 

@@ -91,7 +91,7 @@ def _draw(axes: "Axes", title: str, curves: Curves) -> None:
         width = 1.6 + 1.2 * (len(curves) - 1 - k)
         axes.plot(taps, color=colour, linestyle=dash, linewidth=width, label=name, alpha=0.9)
     axes.set_title(title, color=INK, fontsize=11)
-    axes.set_xlabel("steps since the token", color=INK)
+    axes.set_xlabel("age (steps since the token)", color=INK)
     axes.tick_params(colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["bottom", "left"]].set_color(INK)

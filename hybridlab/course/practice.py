@@ -202,6 +202,8 @@ def _blame(error: Exception) -> str:
     ]
     place = f' in "{frames[-1].line}"' if frames and frames[-1].line else ""
     message = str(error).strip().partition("\n")[0]
+    if isinstance(error, ValueError) and message and not frames:
+        return message  # a check's own complaint of what it was given
     return f"{type(error).__name__}{place}: {message}" if message else f"{type(error).__name__}{place}"
 
 

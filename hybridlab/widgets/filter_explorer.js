@@ -182,7 +182,7 @@ function draw_rows(page) {
   const middle = (ROWS.left + ROWS.width) / 2;
   node.append(
     words(0, foot + 12, "0", soft), last,
-    words(ROWS.taps / 2, foot + 26, "taps, by steps ago", { "text-anchor": "middle", ...soft }),
+    words(ROWS.taps / 2, foot + 26, "taps, by age (steps ago)", { "text-anchor": "middle", ...soft }),
     words(ROWS.left, foot + 12, "0", soft), words(middle, foot + 12, "0.25", { "text-anchor": "middle", ...soft }),
     words(ROWS.width, foot + 12, "0.5", { "text-anchor": "end", ...soft }),
     words(middle, foot + 26, "spectrum |H|, by waves a token", { "text-anchor": "middle", ...soft }),

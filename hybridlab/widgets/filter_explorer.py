@@ -156,7 +156,7 @@ class FilterExplorer(LivePicture):
             Slider("slowest", "slowest fades in", ENDS[0], ENDS[-1], value=SLOWEST, step=STEP, texts=lengths),
             Slider("fastest", "fastest fades in", ENDS[0], ENDS[-1], value=FASTEST, step=STEP, texts=lengths),
             Choice("channel", "channel", tuple(str(n + 1) for n in range(CHANNELS)), "2"),
-            Slider("ago", "steps ago", 0, 2**HIGH - 1, value=12),
+            Slider("ago", "age: steps ago", 0, 2**HIGH - 1, value=12),
         ]
         maps = zip(*(draws(seed) for seed in range(1, SEEDS + 1)), strict=True)
         inputs = {
@@ -219,7 +219,7 @@ class FilterExplorer(LivePicture):
                 axes.set_yticks([])
                 axes.tick_params(labelsize=7, labelbottom=row == CHANNELS - 1)
                 axes.spines[["top", "right", "left"]].set_visible(False)
-        left.set_xlabel("steps ago", fontsize=8)
+        left.set_xlabel("age (steps ago)", fontsize=8)
         right.set_xlabel("waves a token", fontsize=8)
         _draw_matrix(figure.add_subplot(grid[:, 2]), found.taps[at], ago)
         return figure
