@@ -34,6 +34,7 @@ CHAPTERS = {
     "08_delta_rule": ["MixingMatrix", "MemoryLoad"],
     "10_hybrid_blocks": ["MixingMatrix", "MixingMatrix", "PatternBuilder"],
     "11_full_models": ["MixingMatrix"],
+    "12_memory": ["MixingMatrix", "CacheRace"],
 }
 LEAST_CONTRAST = 4.5  # of text on its background, WCAG AA
 
