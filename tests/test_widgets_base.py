@@ -18,7 +18,7 @@ CONTROLS = (
     Slider("keep", "kept", 0.0, 1.0, value=0.5, step=0.25, texts=("none", "a quarter", "half", "most", "all")),
     Choice("kind", "memory", ("list", "sum"), value="sum"),
     Toggle("weights", "with weights", value=False),
-    Play("n", milliseconds=20),
+    Play("n", milliseconds=120),
 )
 
 
@@ -249,7 +249,7 @@ def test_play_runs_to_the_end_stops_and_begins_again(browser, tmp_path) -> None:
         page.page.wait_for_function("+document.querySelector('.hl-readout dd').textContent < 9")
         button.press("Enter")
         paused = page.shown()
-        page.page.wait_for_timeout(100)
+        page.page.wait_for_timeout(300)
         assert page.shown() == paused
 
 
