@@ -80,20 +80,17 @@ class Watch:
 
     def crossings(self) -> Iterator[Crossing]:
         """What is read elsewhere than it was made."""
-        for (what, source), readers in self.reads.items():
-            if others := tuple(reader for reader in readers if reader != source):
-                yield Crossing(what, source, others)
+        return (Crossing(what, source, tuple(readers)) for (what, source), readers in self.reads.items())
 
     def wrote(self, what: str) -> None:
         """A field has got a value here."""
         self.sources[what] = self.place
 
     def read(self, what: str) -> None:
-        """A field is asked for here; one that holds nothing yet has no source."""
-        if what in self.sources:
-            readers = self.reads.setdefault((what, self.sources[what]), [])
-            if self.place not in readers:
-                readers.append(self.place)
+        """A field is asked for here."""
+        readers = self.reads.setdefault((what, self.sources[what]), [])
+        if self.place not in readers:
+            readers.append(self.place)
 
     def _entering(self, number: int) -> Callable[[nn.Module, tuple], tuple]:
         def hook(layer: nn.Module, given: tuple) -> tuple:
