@@ -248,7 +248,7 @@ def _stays(dtype: torch.dtype) -> Run:
 
 # 10-plan: plan(layers, limit, kept) -> a word; kept: letter -> bytes of such a layer.
 
-LETTERS, CONTEXTS = "AWSGM", (100, 4_000, 50_000, 1_000_000)
+LETTERS, CONTEXTS = "AWSGM", (100, 4_000, 20_000, 1_000_000)
 
 
 @cache
@@ -292,7 +292,7 @@ def _plans(cases: Callable[[Generator], dict[str, tuple[int, int, dict[str, int]
 
 
 def _at_contexts(rng: Generator) -> dict[str, tuple[int, int, dict[str, int]]]:
-    limit = 60_000_000
+    limit = 12_000_000
     return {f"24 layers, {context:,} tokens": (24, limit, _kept(context)) for context in CONTEXTS}
 
 
