@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # A pass is timed again until this many seconds or rounds are over.
 ENOUGH, MOST_ROUNDS = 1.0, 30
+BYTE_STEPS = (1, 4, 32, 256)  # of each binary unit, on the axis of bytes
 STYLE = "tableau-colorblind10"  # matplotlib's colours for readers who cannot tell red from green
 
 
@@ -129,7 +130,7 @@ class Profile(Report):
         axes.axhline(self.weight_bytes, color="0.5", linestyle=(0, (4, 3)), linewidth=1, label="weights")
         axes.set_yscale("log", base=2)
         low, high = axes.get_ylim()
-        axes.set_yticks([SIZES[unit] * step for unit in BINARY for step in (1, 32)], _byte_labels(), minor=False)
+        axes.set_yticks([SIZES[unit] * step for unit in BINARY for step in BYTE_STEPS], _byte_labels(), minor=False)
         axes.minorticks_off()
         axes.set_ylim(low, high)
         _finish(axes, "bytes", [cost.tokens for cost in self.costs])
@@ -224,7 +225,7 @@ def _varying(digits: str) -> Measured:
 
 
 def _byte_labels() -> list[str]:
-    return [f"{step} {unit}" for unit in BINARY for step in (1, 32)]
+    return [f"{step} {unit}" for unit in BINARY for step in BYTE_STEPS]
 
 
 def _finish(axes: "Axes", label: str, lengths: list[int]) -> None:
