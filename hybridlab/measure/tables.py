@@ -67,7 +67,7 @@ class Table:
                 f"<td{self._style(name)}>{escape(_everywhere(cell))}</td>"
                 for name, cell in zip(self.columns, row, strict=True)
             )
-            mark = ' style="color: #b00020; font-weight: bold"' if index in self.failed else ""
+            mark = ' style="color: var(--jp-error-color1, #b00020); font-weight: bold"' if index in self.failed else ""
             yield f"<tr{mark}>{''.join(cells)}</tr>"
 
     def _style(self, column: str) -> str:
