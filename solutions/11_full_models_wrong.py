@@ -472,7 +472,6 @@ WRONG = {
             ),
         ),
         ("turned back to front", LOAD.replace("own.mT]", "own.flip(0)]")),
-        ),
         ("only the shape, and the logits are not looked at", LOAD.replace("model(ids).logits - logits", "logits - logits")),
         (
             "ids are changed",
