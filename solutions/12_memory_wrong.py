@@ -18,7 +18,7 @@ a = cache(5001) - cache(5000)
 b = cache(256 * 1024) / GIB
 c = conv + scan
 d = next(tokens for tokens in range(1, 10**6) if cache(tokens) > c)
-e = max(n for n in range(1000) if 14 * GB + n * (cache(32768) + c) <= 24 * GB)
+e = max(n for n in range(1000) if 62 * GB + n * (cache(32768) + c) <= 72 * GB)
 f = 20 * 14 * 3 * 4096 * 14336
 """
 

@@ -10,7 +10,7 @@ import torch
 from exercise_answers import ROOT, answer, answers, complaints, solution
 
 from hybridlab.course import ledger
-from hybridlab.course.practice import probes, task_data
+from hybridlab.course.practice import probes, task_data, verdicts
 from hybridlab.course.probe import measure
 from hybridlab.course.probes_memory import JAMBA_CAPTIONS, RIGHT_CLAIMS, WRONG_CLAIMS, count_preset
 from hybridlab.layers import MixtureOfExperts, Routing
@@ -59,6 +59,22 @@ def hints(task):
 def test_some_mistakes_have_a_check_of_their_own(task, name, catches):
     """A check that every mistake fails says nothing: these fail no other."""
     assert complaints(EXERCISE, task, answers(EXERCISE).wrong[task][name]) == catches
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "says"),
+    [
+        ("12-row", "c: scans in two bytes", "c: a channel: no - at bytes of a number of its state got 2, expected 4"),
+        ("12-row", "c: four columns of inputs", "c: a channel: no - at inputs that it reads again got 4, expected 3"),
+        (
+            "12-meta",
+            "one row too many",
+            "what is kept, in pieces: no - window 4, 3 meta tokens: expected 6 rows, got 7, 7",
+        ),
+    ],
+)
+def test_what_a_check_says_points_at_the_mistake(task, name, says):
+    assert says in map(str, verdicts(task, answer(EXERCISE, task, answers(EXERCISE).wrong[task][name])))
 
 
 @pytest.mark.parametrize(

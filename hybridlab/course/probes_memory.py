@@ -29,7 +29,7 @@ CALLS, WINDOWED, WINDOW, MAMBAS, CHANNELS, MIXTURES = 6, 3, 4096, 40, 8192, 20
 ROW = 2 * 4 * 128 * 2
 STATE = MAMBAS * CHANNELS * (3 * 2 + 16 * 4)
 EXPERT = 3 * 4096 * 14_336
-DEVICE, WEIGHTS, CONVERSATION = 24 * GB, 14 * GB, 32_768
+DEVICE, WEIGHTS, CONVERSATION = 72 * GB, 62 * GB, 32_768
 
 
 def _whole(number: Any) -> int:
@@ -46,8 +46,10 @@ def _window(answer: Any, rng: Generator) -> float:
     return (float(answer[1]) * GIB / ROW - CALLS * LONG) / WINDOWED + 1
 
 
-def _numbers_a_channel(answer: Any, rng: Generator) -> float:
-    return (float(answer[2]) / (MAMBAS * CHANNELS) - 3 * 2) / 4
+def _channel(answer: Any, rng: Generator) -> dict[str, float]:
+    """Taken apart: 16 numbers of 2 or of 4 bytes make a multiple of 32, and a few inputs stay far below it."""
+    scan, conv = divmod(float(answer[2]) / (MAMBAS * CHANNELS), 16 * 2)
+    return {"inputs that it reads again": conv / 2, "bytes of a number of its state": scan * 2}
 
 
 def _crossed(answer: Any, rng: Generator) -> dict[str, float]:
@@ -271,8 +273,14 @@ def _what_is_kept(pieces: list[int], batch: int = BATCH) -> Run:
     """The rows themselves, keys first, of all settings."""
 
     def run(answer: Any, rng: Generator) -> Tensor:
-        caches = [_remembered(answer, _text(rng, sum(pieces), batch), pieces, *each) for each in SETTINGS.values()]
-        return torch.cat([x.flatten() for cache in caches for x in cache])
+        tokens, kept = sum(pieces), []
+        for name, (window, meta) in SETTINGS.items():
+            cache = _remembered(answer, _text(rng, tokens, batch), pieces, window, meta)
+            rows = min(tokens, meta + window - 1)
+            if any(x.shape[1] != rows for x in cache):
+                raise ValueError(f"{name}: expected {rows} rows, got {', '.join(str(x.shape[1]) for x in cache)}")
+            kept += [x.flatten() for x in cache]
+        return torch.cat(kept)
 
     return run
 
@@ -550,10 +558,10 @@ TIMES_CAPTIONS = [_caption(context=context, than="llama-3.2-3b") for context in 
 PROBES = {
     "12-row": [
         Probe("a: calls that this has room for", lambda answer, rng: float(answer[0]) / ROW, 6.0),
-        Probe("b: window", _window, 4096.0, 1e-5),
-        Probe("c: numbers of state a channel", _numbers_a_channel, 16.0),
-        Probe("d: larger (1), and just so (1)", _crossed, 1.0),
-        Probe("e: it fits (1), and no more does (1)", _seated, 1.0),
+        Probe("b: window", _window, 4096.0, 1e-5, "every digit of b counts"),
+        Probe("c: a channel", _channel),
+        Probe("d: larger than c (1), and not yet with one token less (1)", _crossed, 1.0),
+        Probe("e: they fit (1), and one more would not (1)", _seated, 1.0),
         Probe("f: experts that a token uses", lambda answer, rng: 16 - float(answer[5]) / (MIXTURES * EXPERT), 2.0),
     ],
     "12-int8": [
