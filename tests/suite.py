@@ -41,8 +41,8 @@ FAST = (LINT, FORMAT, TYPES, QUICK_TESTS)
 LONG = (
     Part("longer tests", 6, (*PARALLEL, "-m", "minutes and not slow")),
     Part("kernels compiled ahead of time", 2, (*PYTEST, "-m", "aot and not slow")),
-    Part("notebooks, each executed once", 5, (sys.executable, "-m", "hybridlab.course", "check")),
-    Part("browser", 10, (*PYTEST, "-m", "browser and not slow")),
+    Part("notebooks, each executed once", 8, (sys.executable, "-m", "hybridlab.course", "check")),
+    Part("browser", 12, (*PARALLEL, "-m", "browser and not slow")),
 )
 SLOW = (Part("slow matrix", 6, (*PYTEST, "-m", "slow")),)
 SUITES = {"check": FAST, "test": FAST + LONG, "test-all": FAST + LONG + SLOW}
