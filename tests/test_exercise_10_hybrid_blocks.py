@@ -10,7 +10,7 @@ import pytest
 import torch
 from exercise_answers import ROOT, answer, answers, complaints, solution
 
-from hybridlab.course.practice import probes, task_data
+from hybridlab.course.practice import probes, task_data, verdicts
 from hybridlab.course.probe import measure
 from hybridlab.course.probes_hybrid_blocks import IN_A_ROW, SIDE_BY_SIDE, _real
 from hybridlab.layers import CallAdapters, GroupedAttention, MixtureOfExperts, RetentionMixer, Routing
@@ -63,13 +63,14 @@ def test_some_mistakes_have_a_check_of_their_own(task, name, catches):
         ("the list is not asked", "recurrence, then attention"),
         ("the recurrence is not asked", "attention, then recurrence"),
         ("a single token", "attention, a token late, then recurrence"),
-        ("two tokens", "recurrence, at every fourth token, then attention"),
+        ("one and two tokens", "recurrence, at every fourth token, then attention"),
+        ("four tokens", "attention through a window of 2, then a token shift"),
         ("twenty tokens", "attention through a window, then recurrence"),
         ("from empty memories", "attention, then recurrence"),
         ("zeros are read", "tokens times what attention says, then recurrence"),
         ("three digits", "attention, then recurrence, faint"),
-        ("to the last digit", "loud, other last digits"),
-        ("whatever the size", "loud, other last digits"),
+        ("to the last digit", "memories of millions, noise in the last digits"),
+        ("whatever the size", "memories of millions, noise in the last digits"),
         ("the halves add up", "one times the other"),
     ],
 )
@@ -139,6 +140,11 @@ def test_the_repaired_mixture_is_jambas_and_the_other_mixtrals(active):
         torch.testing.assert_close(mixture(x[0], *parts(layer), active), layer(x)[0][0])
 
 
+def test_the_broken_router_is_first_told_how_loud_it_is():
+    broken = answer(EXERCISE, "10-router", answers(EXERCISE).wrong["10-router"]["as it was"])
+    assert str(verdicts("10-router", broken)[0]).startswith("how loud, if the router does not know: no - at 1 of 5 experts")
+
+
 def test_with_one_expert_the_broken_router_learns_nothing():
     broken = answer(EXERCISE, "10-router", answers(EXERCISE).wrong["10-router"]["as it was"])
     x = torch.randn(7, 6, generator=torch.Generator().manual_seed(1)).double()
@@ -178,6 +184,15 @@ def test_what_a_word_keeps_is_the_sum_of_its_letters():
     assert sum(_real("A", 100) < _real(letter, 100) for letter in "SGM") == 2
 
 
+def test_an_error_where_there_is_a_word_names_the_case():
+    def plan(layers, limit, kept):
+        raise ValueError("full")
+
+    said = {verdict.name: verdict.complaint for verdict in verdicts("10-plan", plan)}
+    assert said["to the last byte"] == "at 10 layers, exactly: got a ValueError (full), but there is a word"
+    assert said["ValueError where nothing fits (1)"] == ""
+
+
 def test_the_words_in_the_hint():
     kept = {"A": 100, "S": 1, "M": 60}
     sizes = {word: sum(map(kept.get, word)) for word in ("SASASASAS", "SASASASMS", "SAMASASMS")}
@@ -196,11 +211,13 @@ def heard(layer, tokens, seed):
 
 
 def test_layers_in_a_row_are_heard_as_far_as_the_statement_says():
-    assert (len(SIDE_BY_SIDE), len(IN_A_ROW)) == (12, 16)
-    assert "28 layers, 12 of the first kind and 16 of the second" in statement("10-wiring")
+    assert (len(SIDE_BY_SIDE), len(IN_A_ROW)) == (12, 17)
+    assert "29 layers, 12 of the first kind and 17 of the second" in statement("10-wiring")
     for seed in (0, 1):
         assert max(heard(layer, tokens, seed) for layer in SIDE_BY_SIDE.values() for tokens in (1, 4, 20)) < 1e-11
-        assert min(heard(layer, 4, seed) for layer in IN_A_ROW.values()) > 1e-6
+        assert min(max(heard(layer, tokens, seed) for tokens in (1, 4)) for layer in IN_A_ROW.values()) > 1e-6
+        for tokens in range(1, 21):  # no length shows every layer
+            assert min(heard(layer, tokens, seed) for layer in IN_A_ROW.values()) < 1e-11
 
 
 def one_layer_of_hymba():

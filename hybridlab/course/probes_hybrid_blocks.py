@@ -263,15 +263,25 @@ def _kept(context: int, letters: str = LETTERS) -> dict[str, int]:
     return {letter: _real(letter, context) for letter in letters}
 
 
-def _planned(answer: Any, layers: int, limit: int, kept: dict[str, int]) -> tuple[str, dict[str, float]]:
-    """The word, how many lists it has, and which rules it breaks."""
-    word = answer(layers, limit, dict(kept))
+def _word(answer: Any, name: str, layers: int, limit: int, kept: dict[str, int]) -> str:
+    """The answer's word for a case that has one; a ValueError there is no crash, but a wrong answer."""
+    try:
+        word = answer(layers, limit, kept)
+    except ValueError as error:
+        said = f" ({error})" if str(error) else ""
+        raise ValueError(f"at {name}: got a ValueError{said}, but there is a word") from None
     if not isinstance(word, str):
-        raise TypeError(f"expected a str, got a {type(word).__name__}")
+        raise TypeError(f"at {name}: expected a str, got a {type(word).__name__}")
     unknown = sorted(set(word) - set(kept))
     if unknown:
-        raise ValueError(f"letters {unknown} are not in kept")
-    return word, {
+        raise ValueError(f"at {name}: letters {unknown} are not in kept")
+    return word
+
+
+def _planned(answer: Any, name: str, layers: int, limit: int, kept: dict[str, int]) -> dict[str, float]:
+    """Which rules the answer's word breaks, and how many lists it has."""
+    word = _word(answer, name, layers, limit, dict(kept))
+    return {
         "letters:": float(len(word)),
         "neighbours alike:": float(sum(one == two for one, two in itertools.pairwise(word))),
         "A or W in front:": float(word[:1] in ("A", "W")),
@@ -284,7 +294,7 @@ def _plans(cases: Callable[[Generator], dict[str, tuple[int, int, dict[str, int]
     def run(answer: Any, rng: Generator) -> dict[str, float]:
         said: dict[str, float] = {}
         for name, (layers, limit, kept) in cases(rng).items():
-            facts = _planned(answer, layers, limit, kept)[1]
+            facts = _planned(answer, name, layers, limit, kept)
             said |= {f"{name}, {fact}": value for fact, value in facts.items()}
         return said
 
@@ -346,8 +356,9 @@ def _in_a_real_model(answer: Any, rng: Generator) -> dict[str, float]:
     """Bytes above the limit of the model that a word makes, as an account adds them up."""
     limit, over = 30_000_000, {}
     for context in (3_000, 30_000):
-        word, _ = _planned(answer, 12, limit, _kept(context))
-        over[f"12 layers, {context:,} tokens:"] = float(max(0, _real(word, context) - limit))
+        name = f"12 layers, {context:,} tokens"
+        word = _word(answer, name, 12, limit, _kept(context))
+        over[f"{name}:"] = float(max(0, _real(word, context) - limit))
     return over
 
 
@@ -371,7 +382,7 @@ def _refused(answer: Any, layers: int, limit: int, kept: dict[str, int]) -> bool
 def _kept_untouched(answer: Any, rng: Generator) -> float:
     kept = _kept(4_000)
     given = dict(kept)
-    answer(12, 60_000_000, given)
+    _word(answer, "12 layers, 4,000 tokens", 12, 60_000_000, given)
     return float(given != kept)
 
 
@@ -419,6 +430,12 @@ def _delta(z: Tensor, state: Tensor | None) -> Half:
     return torch.stack(outputs), S
 
 
+def _token_shift(z: Tensor, state: Tensor | None) -> Half:
+    """The smallest memory: one token, the one before."""
+    before = torch.zeros(1, 3, dtype=z.dtype) if state is None else state[None]
+    return torch.cat((before, z[:-1])), z[-1]
+
+
 def _side_by_side(joined: Callable[[Tensor, Tensor, Tensor], Tensor], recurrence: Any = _recurrence) -> Layer:
     """Both halves read x; `joined` makes the output of x and what the two say."""
 
@@ -449,12 +466,12 @@ def _loud(x: Tensor, rows: Tensor | None, state: Tensor | None) -> tuple[Tensor,
     return x + (a + r) / 2, 1e6 * rows * digits, 1e6 * state * digits
 
 
-def _steered(heard: Callable[[Tensor, Tensor], Tensor], window: int = 1000) -> Layer:
+def _steered(heard: Callable[[Tensor, Tensor], Tensor], window: int = 1000, recurrence: Any = _recurrence) -> Layer:
     """Attention first; the recurrence reads what `heard` makes of x and of what attention says."""
 
     def layer(x: Tensor, rows: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         a, rows = _attention(x, rows, window)
-        r, state = _recurrence(heard(x, a), state)
+        r, state = recurrence(heard(x, a), state)
         return x + r, rows, state
 
     return layer
@@ -515,7 +532,7 @@ SIDE_BY_SIDE: dict[str, Layer] = {
     "a delta rule beside a list": _side_by_side(lambda x, a, r: x + (a + r) / 2, _delta),
     "a window beside a fading sum": _window_beside,
     "the louder one is heard": _side_by_side(lambda x, a, r: torch.where(a.abs() > r.abs(), a, r)),
-    "loud, other last digits": _loud,
+    "memories of millions, noise in the last digits": _loud,
 }
 IN_A_ROW: dict[str, Layer] = {
     "attention, then recurrence": _steered(lambda x, a: x + a),
@@ -529,6 +546,7 @@ IN_A_ROW: dict[str, Layer] = {
     "attention chooses the decays": _forgetting,
     "each hears the other": _both_ways,
     "attention through a window, then recurrence": _steered(lambda x, a: x + a, 3),
+    "attention through a window of 2, then a token shift": _steered(lambda x, a: x + a, 2, _token_shift),
     "attention, a token late, then recurrence": _steered(lambda x, a: x + _before(a)),
     "recurrence, a token late, then attention": _told(lambda x, r: x + _before(r)),
     "recurrence, at every fourth token, then attention": _told(lambda x, r: x + _now_and_then(r)),
@@ -581,12 +599,12 @@ PROBES = {
         ),
     ],
     "10-router": [
+        Probe("how loud, if the router does not know", _doubtful),
         Probe("six tokens", _mixed(2, _page_of_experts)),
         Probe("random, 2 of 5", _mixed(2)),
         Probe("random, 1 of 5", _mixed(1)),
         Probe("random, 3 of 5", _mixed(3)),
         Probe("random, all of 5", _mixed(5)),
-        Probe("how loud, if the router does not know", _doubtful),
         Probe("logits from -900 to 900", _mixed(2, _sharp)),
         Probe("a single token", _mixed(2, lambda rng: _experts(rng, 1))),
         Probe("each token minus the same alone", _neighbours, expected=0.0),
