@@ -7,6 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hybridlab.course.sights import SHADES, sights
 
@@ -37,6 +38,18 @@ def test_cells_have_the_shade_of_their_layers_and_digits_where_there_is_more_tha
     np.testing.assert_array_equal(alpha > 0, STEPS > 0)
     assert matplotlib.colors.to_hex(mesh.to_rgba(2)) == SHADES[1].lower()
     assert several.yaxis_inverted()
+
+
+def test_a_frame_closes_the_cells_on_all_four_sides():
+    figure = sights({"nobody": np.zeros((3, 4), bool)}).figure()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.axes[0].get_window_extent()
+    left, right, bottom, top = (round(side) for side in (box.x0, box.x1, box.y0, box.y1))
+    alpha = np.asarray(canvas.buffer_rgba())[::-1, :, 3].astype(float)
+    upright = [alpha[bottom + 5 : top - 5, side - 2 : side + 3].sum(1).mean() for side in (left, right)]
+    level = [alpha[side - 2 : side + 3, left + 5 : right - 5].sum(0).mean() for side in (bottom, top)]
+    np.testing.assert_allclose(upright + level, upright[0], rtol=0.1)
 
 
 def test_queries_are_numbered_from_the_end_of_the_keys():

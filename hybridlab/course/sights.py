@@ -94,7 +94,8 @@ def _draw(axes: "Axes", title: str, layers: Layers) -> None:
     colours = ListedColormap(["none", *SHADES])
     shades = np.minimum(layers, len(SHADES))
     axes.set_facecolor("none")
-    axes.pcolormesh(shades, cmap=colours, vmin=-0.5, vmax=len(SHADES) + 0.5, edgecolors=PALE, linewidth=0.4)
+    # unclipped: the axes would cut the outer lines of the frame
+    axes.pcolormesh(shades, cmap=colours, vmin=-0.5, vmax=len(SHADES) + 0.5, edgecolors=PALE, linewidth=0.4, clip_on=False)
     if layers.max() > 1:
         _write(axes, layers)
     rows, columns = layers.shape
