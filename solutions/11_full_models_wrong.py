@@ -176,6 +176,17 @@ def test(model):
         raise AssertionError("it sees the future")
 """
 
+TEST_ONE_TOKEN = """
+import torch
+def test(model):
+    ids = torch.randint(13, (4, 32), generator=torch.Generator().manual_seed(2))
+    right = model(ids)
+    for t in range(1, 32):
+        changed = ids.clone()
+        changed[:, t] = (ids[:, t] + 1) % 13
+        assert (model(changed) - right)[:, :t].abs().max() < 1e-9 * right.abs().max()
+"""
+
 TEST_OF_NOISE = """
 import torch
 def test(model):
@@ -254,7 +265,12 @@ RIGHT = {
     "11-layers": [("counted by hand", SIX), ("counted by a program", SIX_COUNTED)],
     "11-ratio": [("a word", BOTH), ("by groups", BY_GROUPS)],
     "11-conv": [("all tokens at once", BLOCK), ("token by token", BLOCK_STEP_BY_STEP), ("of hybridlab's ops", BLOCK_OF_OPS)],
-    "11-clairvoyant": [("cut and paste", TEST), ("from behind", TEST_FROM_BEHIND), ("other ids", TEST_BY_SHIFT)],
+    "11-clairvoyant": [
+        ("cut and paste", TEST),
+        ("from behind", TEST_FROM_BEHIND),
+        ("other ids", TEST_BY_SHIFT),
+        ("one token", TEST_ONE_TOKEN),
+    ],
     "11-names": [("in the model", LOAD), ("in a copy", LOAD_A_COPY)],
 }
 
@@ -383,6 +399,20 @@ WRONG = {
             TEST.replace("changed = ", "changed = ids.clone()\n        changed[0] = ")
             .replace("(ids[:, :t], other[:, t:]), 1)", "(ids[0, :t], other[0, t:]))")
             .replace("whole)[:, :t]", "whole)[0, :t]"),
+        ),
+        ("one text is looked at", TEST.replace("[:, :t].abs", "[0, :t].abs")),
+        (
+            "one text is changed",
+            TEST.replace("changed = ", "changed = ids.clone()\n        changed[0] = ").replace(
+                "(ids[:, :t], other[:, t:]), 1)", "(ids[0, :t], other[0, t:]))"
+            ),
+        ),
+        (
+            "each text is changed for itself",
+            TEST.replace("for t in range(1, 32):", "for b, t in [(b, t) for b in range(4) for t in range(1, 32)]:")
+            .replace("changed = ", "changed = ids.clone()\n        changed[b] = ")
+            .replace("(ids[:, :t], other[:, t:]), 1)", "(ids[b, :t], other[b, t:]))")
+            .replace("whole)[:, :t]", "whole)[b, :t]"),
         ),
         ("zeros are replaced by zeros", TEST.replace("ids, other = ", "ids, other = 0 * ")),
         (

@@ -447,6 +447,11 @@ def _late(ids: Tensor) -> Tensor:
     return (PLACE >= 25).expand_as(ids)
 
 
+def _last_text(mixer: Mixer) -> Mixer:
+    """Only the last text of the batch hears anything."""
+    return lambda x, ids: mixer(x, ids) * (torch.arange(TEXTS) == TEXTS - 1)[:, None, None]
+
+
 def _neighbour(steps: int) -> Mixer:
     """What another text of the batch says, `steps` later."""
     return lambda x, ids: pad(x.roll(1, 0), (0, 0, max(0, -steps), max(0, steps)))[:, max(0, steps) :][:, :TOKENS]
@@ -500,6 +505,8 @@ CLAIRVOYANT: dict[str, Model] = {
     "in front of a 7": _model(_sum, _ahead(1, _next_is_seven)),
     "from place 25 on": _model(PAST, _ahead(1, _late)),
     "another text's next token": _model(_sum, _neighbour(1)),
+    "text 3 hears text 2's next token": _model(_sum, _last_text(_neighbour(1))),
+    "text 3 hears its own next token": _model(PAST, _last_text(_ahead(1))),
     "the next token, softly": _model(PAST, _ahead(1, share=1e-4)),
     "the next token, faint": _model(_ahead(1), loud=1e-12),
     "the last token": _model(lambda x, ids: x[:, -1:].expand_as(x)),
