@@ -84,6 +84,12 @@ def test_a_wrong_answer_names_the_first_wrong_number(answer, line, capsys):
     assert int(out.split(": ")[1][0]) < 2
 
 
+def test_counts_are_told_apart_to_the_last_unit():
+    assert practice._apart(6_487_040.0, 6_481_920.0) == "got 6487040, expected 6481920"
+    assert practice._apart(0.5, 0.25) == "got 0.5, expected 0.25"
+    assert practice._apart(1e300, 1.0) == "got 1e+300, expected 1"
+
+
 def test_a_complaint_of_a_check_is_no_crash_of_the_learners():
     """A ValueError that passed through no line of the answer is the check's own word on what it was given."""
     assert practice._blame(ValueError("outputs: too few")) == "outputs: too few"

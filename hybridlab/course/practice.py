@@ -19,6 +19,7 @@ DATA = Path(__file__).parent / "exercises"
 RECORD = "HYBRIDLAB_RECORD"  # set by the build to a folder that stands for DATA and takes the solution's numbers
 # How pytest names the cell that it is at, in the environment of a kernel that nbval starts.
 NBVAL = ".ipynb::"
+WHOLE = 1e15  # below it, a float that is a whole number is exactly that count
 
 _hints_given: dict[str, int] = {}
 
@@ -189,7 +190,9 @@ def _complaint(probe: Probe, mine: Numbers, right: Numbers) -> str:
 
 
 def _apart(value: float, expected: float) -> str:
-    """Both numbers, with as many digits as it takes to see the difference."""
+    """Both numbers, with as many digits as it takes to see the difference; counts with all they have."""
+    if value.is_integer() and expected.is_integer() and max(abs(value), abs(expected)) < WHOLE:
+        return f"got {value:.0f}, expected {expected:.0f}"
     texts = ((f"{value:.{digits}g}", f"{expected:.{digits}g}") for digits in range(6, 18))
     got, wanted = next((pair for pair in texts if pair[0] != pair[1]), (str(value), str(expected)))
     return f"got {got}, expected {wanted}"
