@@ -325,6 +325,7 @@ def test_numba_on_wide_heads_that_fill_tiles_in_one_graph() -> None:
             assert max(worst(x, y) for x, y in zip(ours_grads, right_grads, strict=True)) < 1e-4
 
 
+@pytest.mark.minutes
 def test_a_key_seen_alone_has_exactly_no_gradient() -> None:
     """Its weight is 1 whatever its score; rounding must leave no gradient of q."""
     for length, sight in ((1, {}), (70, {"window": 1})):

@@ -254,8 +254,13 @@ def small_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopwatch, "SHORTEST", 1e-4)
 
 
+# To compile the kernels of the others takes minutes.
+COMPILED_SOON = ("linear_recurrence", "long_conv")
+ALL_IN_TIME = [op if op in COMPILED_SOON else pytest.param(op, marks=pytest.mark.minutes) for op in SETTINGS]
+
+
 @pytest.mark.usefixtures("small_probes")
-@pytest.mark.parametrize("op", SETTINGS)
+@pytest.mark.parametrize("op", ALL_IN_TIME)
 def test_benchmark_measures_writes_and_reads_back(op: str, tmp_path: Path) -> None:
     lines: list[str] = []
     found = benchmark(op, lengths=(8, 16), seconds=0, threads=1, device="cpu", progress=lines.append)

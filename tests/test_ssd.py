@@ -101,6 +101,7 @@ def test_by_hand() -> None:
         assert final.item() == pytest.approx(101.75)
 
 
+@pytest.mark.minutes
 @ways
 def test_is_a_selective_scan_whose_channels_fade_alike(way: dict) -> None:
     """With one rate for all numbers of a head, one step for all its channels, and B and C of its group."""
@@ -139,7 +140,7 @@ def test_agrees_with_the_loop(way: dict, dtype: torch.dtype, size: Size, with_st
 
 
 @fades
-@dtypes
+@pytest.mark.parametrize("dtype", [pytest.param(FLOAT64, marks=pytest.mark.minutes), FLOAT32], ids=["float64", "float32"])
 @ways
 def test_agrees_with_the_loop_however_fast_it_fades(way: dict, dtype: torch.dtype, fade: str) -> None:
     size = (2, 71, 5, 1, 4, 3)
