@@ -114,6 +114,8 @@ def test_the_patterns() -> None:
     assert PRESETS["hymba-1.5b"].config.pattern == released
     assert [paired(layers) for layers in range(1, 8)] == ["A", "AA", "AAA", "AAWA", "AWAWA", "AWAWSA", "AWSAWSA"]
     assert stretched(10_000.0, 4, 64).theta == pytest.approx(10_000 * 7 ** (64 / 62))
+    with pytest.raises(ValueError, match="head_width must be above 2, got 2"):
+        stretched(10_000.0, 4, 2)
 
 
 @torch.no_grad()

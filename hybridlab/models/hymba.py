@@ -112,7 +112,12 @@ def stretched(theta: float, longer: float, head_width: int) -> Rotary:
     """Rotary positions for a text that is so many times longer than the first training's.
 
     theta' = theta (2 s - 1)^(K / (K - 2)), whatever the length of the text at hand.
+
+    Raises:
+        ValueError: for heads so narrow that nothing is left to stretch.
     """
+    if head_width <= 2:
+        raise ValueError(f"stretched: head_width must be above 2, got {head_width}")
     return Rotary(theta * (2 * longer - 1) ** (head_width / (head_width - 2)))
 
 
