@@ -130,8 +130,9 @@ def move_slider(widget: LabWidget, control: dict[str, Any]) -> None:
 
 
 def choose(widget: LabWidget, control: dict[str, Any]) -> None:
-    """Takes another option."""
-    chosen = next(option for option in control["options"] if option != widget.view()[control["name"]])
+    """Takes the option after the one that is taken; the first is "no model" in some, and nobody left would say nothing."""
+    options = list(control["options"])
+    chosen = options[(options.index(widget.view()[control["name"]]) + 1) % len(options)]
     widget.root.get_by_role("combobox", name=control["label"], exact=True).select_option(chosen)
     assert widget.settled()[control["name"]] == chosen
 
