@@ -4,13 +4,12 @@ What all exercises promise is in test_exercises.py.
 """
 
 import itertools
-import json
 
 import pytest
 import torch
-from exercise_answers import ROOT, answer, answers, complaints, solution
+from exercise_answers import answer, answers, complaints, hints, solution, statement
 
-from hybridlab.course.practice import probes, task_data, verdicts
+from hybridlab.course.practice import probes, verdicts
 from hybridlab.course.probe import measure
 from hybridlab.course.probes_hybrid_blocks import IN_A_ROW, SIDE_BY_SIDE, _real
 from hybridlab.layers import CallAdapters, GroupedAttention, MixtureOfExperts, RetentionMixer, Routing
@@ -25,17 +24,6 @@ from hybridlab.ops.attention import AttentionState
 
 EXERCISE = "10_hybrid_blocks"
 ADAPTED = ("attention.query", "attention.key", "attention.value", "mlp.gate", "mlp.up")
-
-
-def statement(task):
-    """The text of the cell before a task's answer cell."""
-    cells = json.loads((ROOT / "solutions" / f"{EXERCISE}.ipynb").read_text(encoding="utf-8"))["cells"]
-    at = next(i for i, cell in enumerate(cells) if cell["metadata"].get("hybridlab", {}).get("task") == task)
-    return "".join(cells[at - 1]["source"])
-
-
-def hints(task):
-    return task_data(task)["hints"]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,9 @@
 What all exercises promise is in test_exercises.py.
 """
 
-import json
-
 import pytest
 import torch
-from exercise_answers import ROOT, answer, answers, complaints, solution
+from exercise_answers import answer, answers, complaints, hints, solution, statement
 
 from hybridlab.course import ledger
 from hybridlab.course.practice import probes, task_data, verdicts
@@ -22,17 +20,6 @@ from hybridlab.state import state_nbytes
 
 EXERCISE = "12_memory"
 GIB = 2**30
-
-
-def statement(task):
-    """The text of the cell before a task's answer cell."""
-    cells = json.loads((ROOT / "solutions" / f"{EXERCISE}.ipynb").read_text(encoding="utf-8"))["cells"]
-    at = next(i for i, cell in enumerate(cells) if cell["metadata"].get("hybridlab", {}).get("task") == task)
-    return "".join(cells[at - 1]["source"])
-
-
-def hints(task):
-    return task_data(task)["hints"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ A probe never calls the reference. `check` compares with numbers that the build 
 secret seed on both answers and compares what comes out.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -95,6 +96,24 @@ def untouched(inputs: Inputs) -> Run:
         return {f"input {i}": _apart(x, y) for i, (x, y) in enumerate(zip(given, kept, strict=True))}
 
     return run
+
+
+def named_untouched(names: str, inputs: Inputs) -> Run:
+    """`untouched`, with the inputs called by their names."""
+    return lambda answer, rng: dict(zip(names.split(), untouched(inputs)(answer, rng).values(), strict=True))
+
+
+def shaped(name: str, made: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """What was made, if it has this shape; a wrong one is an error, which makes a verdict."""
+    if tuple(made.shape) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(made.shape)}")
+    return made
+
+
+def places(name: str, x: Tensor) -> dict[str, float]:
+    """The numbers of `x`, each called by what a learner would type to see it."""
+    indices = itertools.product(*map(range, x.shape))
+    return {f"{name}{list(index)}": value for index, value in zip(indices, x.flatten().tolist(), strict=True)}
 
 
 def causal(inputs: Inputs, steps: int, dim: int = 0) -> Run:

@@ -3,7 +3,6 @@
 The texts at the end, some of which let the delta rule and a sum differ, are what task 08-angles hands to a learner's test.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from hybridlab.course import ledger
-from hybridlab.course.probe import Probe, Run, causal, gradient, normal, ramp, rejects, untouched
+from hybridlab.course.probe import Probe, Run, causal, gradient, named_untouched, normal, places, ramp, rejects
 
 Inputs = Callable[[Generator], list[Tensor]]
 Text = tuple[Tensor, Tensor]
@@ -66,16 +65,10 @@ def _both(answer: Any, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
     return outputs, state
 
 
-def _places(name: str, x: Tensor) -> dict[str, float]:
-    """The numbers of `x`, each called by what a learner would type to see it."""
-    places = itertools.product(*map(range, x.shape))
-    return {f"{name}{list(place)}": value for place, value in zip(places, x.flatten().tolist(), strict=True)}
-
-
 def _on(inputs: Inputs) -> Run:
     def run(answer: Any, rng: Generator) -> dict[str, float]:
         outputs, state = _both(answer, inputs(rng))
-        return _places("outputs", outputs) | _places("memory", state)
+        return places("outputs", outputs) | places("memory", state)
 
     return run
 
@@ -85,11 +78,6 @@ def _gradients_of_both(inputs: Inputs) -> Run:
         return torch.cat([x.flatten() for x in _both(answer, given)])
 
     return lambda answer, rng: gradient(inputs)(lambda *given: joined(answer, list(given)), rng)
-
-
-def _untouched(names: str, inputs: Inputs) -> Run:
-    """`untouched`, with the inputs called by their names."""
-    return lambda answer, rng: dict(zip(names.split(), untouched(inputs)(answer, rng).values(), strict=True))
 
 
 def _stays_float32(inputs: Inputs) -> Run:
@@ -184,7 +172,7 @@ def _early(inputs: Inputs) -> Run:
             S = decay * S
             S = S + beta_t * torch.outer(k_t, v_t - k_t @ S)
             states.append(S)
-        return _places("memories", torch.stack(states))
+        return places("memories", torch.stack(states))
 
     return run
 
@@ -195,7 +183,7 @@ def _steep(rng: Generator) -> list[Tensor]:
 
 
 def _early_untouched(answer: Any, rng: Generator) -> dict[str, float]:
-    return _untouched("v log_decay beta", lambda rng: _gated(rng)[2:])(answer[1], rng)
+    return named_untouched("v log_decay beta", lambda rng: _gated(rng)[2:])(answer[1], rng)
 
 
 # 08-new: delta(q, k, v, beta, state=None) -> (outputs, state); q and k (T, H, K), v (T, H, V), beta (T, H), state (H, K, V).
@@ -299,7 +287,7 @@ def _spread(rng: Generator) -> list[Tensor]:
 
 
 def _tuned_untouched(answer: Any, rng: Generator) -> dict[str, float]:
-    return _untouched("a", lambda rng: _spread(rng)[-1:])(answer[1], rng)
+    return named_untouched("a", lambda rng: _spread(rng)[-1:])(answer[1], rng)
 
 
 # 08-angles: test(k, beta), where k (T, K) and beta (T,) are those of a text.
@@ -394,7 +382,7 @@ PROBES = {
         Probe("late: causal", _late(causal(_gated, TOKENS)), expected=0.0),
         Probe("late: gradient", _late(_gradients_of_both(_gated_from))),
         Probe("late: float32 stays float32 (1)", _late(_stays_float32(_gated_from)), expected=1.0),
-        Probe("late: inputs untouched", _late(_untouched("q k v log_decay beta state", _gated_from)), expected=0.0),
+        Probe("late: inputs untouched", _late(named_untouched("q k v log_decay beta state", _gated_from)), expected=0.0),
         Probe("as_early: the memories of the chapter's rule", _early(_gated_from)),
         Probe("as_early: log decays from -5 to 0", _early(_steep)),
         Probe("as_early: inputs untouched", _early_untouched, expected=0.0),
@@ -410,7 +398,7 @@ PROBES = {
         Probe("gradient", _gradients_of_both(_heads)),
         Probe("gradient, with a state", _gradients_of_both(_heads_from)),
         Probe("float32 stays float32 (1)", _stays_float32(_heads_from), expected=1.0),
-        Probe("inputs untouched", _untouched("q k v beta state", _heads_from), expected=0.0),
+        Probe("inputs untouched", named_untouched("q k v beta state", _heads_from), expected=0.0),
     ],
     "08-parity": [
         Probe("mirrors: all ones", _mirrored(lambda rng: torch.ones(7, dtype=torch.int64))),

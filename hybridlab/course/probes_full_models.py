@@ -11,19 +11,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import gelu, one_hot, pad, rms_norm
 
-from hybridlab.course.probe import Probe, Run, causal, gradient, normal, rejects, untouched
+from hybridlab.course.probe import Probe, Run, causal, gradient, normal, rejects, shaped, untouched
 from hybridlab.layers import Routing
 from hybridlab.models import Decoder, DecoderConfig, Hymba, HymbaConfig, Jamba, JambaConfig
 from hybridlab.models.jamba import Every
 
 States = list[Any]
-
-
-def _shaped(name: str, made: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A shape that is wrong is an error, which makes a verdict."""
-    if tuple(made.shape) != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {tuple(made.shape)}")
-    return made
 
 
 def _apart(mine: Tensor, right: Tensor) -> float:
@@ -129,7 +122,7 @@ def _layers(rng: Generator, count: int = LAYERS) -> list[StackLayer]:
 def _stacked(ratio: int, tokens: int = 5, layers: int = LAYERS) -> Run:
     def run(answer: Any, rng: Generator) -> Tensor:
         x = normal(rng, 2, tokens, WIDTH)
-        return _shaped("x", answer[0](x, _layers(rng, layers), ratio)[0], (2, tokens, WIDTH))
+        return shaped("x", answer[0](x, _layers(rng, layers), ratio)[0], (2, tokens, WIDTH))
 
     return run
 
@@ -236,9 +229,9 @@ def _weighted(rng: Generator, taps: int = 4) -> BlockWeights:
 
 def _blocks(answer: Any, x: Tensor, w: BlockWeights, state: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     y, (rows, h) = answer(x, w) if state is None else answer(x, w, state)
-    _shaped("y", y, tuple(x.shape))
-    _shaped("rows", rows, (len(x), len(w.taps) - 1, INNER))
-    _shaped("h", h, (len(x), INNER))
+    shaped("y", y, tuple(x.shape))
+    shaped("rows", rows, (len(x), len(w.taps) - 1, INNER))
+    shaped("h", h, (len(x), INNER))
     return y, (rows, h)
 
 

@@ -14,7 +14,18 @@ from torch import Generator, Tensor
 from torch.nn.functional import normalize, silu
 
 from hybridlab.course import ledger
-from hybridlab.course.probe import Probe, Run, causal, gradient, normal, ramp, rejects, untouched
+from hybridlab.course.probe import (
+    Probe,
+    Run,
+    causal,
+    gradient,
+    named_untouched,
+    normal,
+    places,
+    ramp,
+    rejects,
+    shaped,
+)
 from hybridlab.models import HybridConfig, HybridLM
 from hybridlab.state import state_nbytes
 
@@ -23,26 +34,8 @@ Layer = Callable[[Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor, T
 Half = tuple[Tensor, Tensor]
 
 
-def _shaped(name: str, made: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A shape that is wrong is an error, which makes a verdict."""
-    if tuple(made.shape) != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {tuple(made.shape)}")
-    return made
-
-
-def _places(name: str, x: Tensor) -> dict[str, float]:
-    """The numbers of `x`, each called by what a learner would type to see it."""
-    places = itertools.product(*map(range, x.shape))
-    return {f"{name}{list(place)}": value for place, value in zip(places, x.flatten().tolist(), strict=True)}
-
-
 def _apart(mine: Tensor, whole: Tensor) -> float:
     return (mine - whole).abs().max().item() if mine.shape == whole.shape else math.nan
-
-
-def _named_untouched(names: str, inputs: Inputs) -> Run:
-    """`untouched`, with the inputs called by their names."""
-    return lambda answer, rng: dict(zip(names.split(), untouched(inputs)(answer, rng).values(), strict=True))
 
 
 # 10-calls: six whole numbers, of the model in the statement. A verdict says on which side an answer lies, and not how far.
@@ -97,10 +90,10 @@ def _text(rng: Generator, tokens: int = TOKENS, meta: int = META) -> list[Tensor
 def _looked(answer: Any, given: list[Tensor], window: int, past: Half | None = None) -> tuple[Tensor, Half]:
     outputs, (keys, values) = answer(*given, window) if past is None else answer(*given, window, past)
     v = given[2]
-    _shaped("outputs", outputs, tuple(v.shape))
+    shaped("outputs", outputs, tuple(v.shape))
     rows = min((0 if past is None else past[0].shape[1]) + v.shape[1], window - 1)
-    _shaped("cached keys", keys, (*v.shape[:1], rows, given[1].shape[2]))
-    _shaped("cached values", values, (*v.shape[:1], rows, v.shape[2]))
+    shaped("cached keys", keys, (*v.shape[:1], rows, given[1].shape[2]))
+    shaped("cached values", values, (*v.shape[:1], rows, v.shape[2]))
     return outputs, (keys, values)
 
 
@@ -108,7 +101,7 @@ def _look(window: int, tokens: int = TOKENS, meta: int = META, past: int = 0) ->
     def run(answer: Any, rng: Generator) -> dict[str, float]:
         given = _text(rng, tokens, meta)
         outputs, (keys, values) = _looked(answer, given, window, _past(rng, past) if past else None)
-        return _places("outputs", outputs) | _places("keys", keys) | _places("values", values)
+        return places("outputs", outputs) | places("keys", keys) | places("values", values)
 
     return run
 
@@ -123,7 +116,7 @@ def _cy_through_a_window(answer: Any, rng: Generator) -> dict[str, float]:
     meta_k, meta_v = torch.full((1, 3), 0.5, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     page = [asks, ledger.keys[None], ledger.values[None, :, None], meta_k, meta_v]
     outputs, (keys, values) = _looked(answer, page, 2)
-    return _places("outputs", outputs) | _places("keys", keys) | _places("values", values)
+    return places("outputs", outputs) | places("keys", keys) | places("values", values)
 
 
 def _shouting(answer: Any, rng: Generator) -> dict[str, float]:
@@ -131,7 +124,7 @@ def _shouting(answer: Any, rng: Generator) -> dict[str, float]:
     q, k, v, meta_k, meta_v = _text(rng)
     q, k = q.abs().sign(), k * 0 + ramp(TOKENS)[None, :, None] / 3**0.5
     outputs, _ = _looked(answer, [q, k, v, meta_k * 0 + 100, meta_v], 3)
-    return _places("outputs", outputs)
+    return places("outputs", outputs)
 
 
 def _any_cut(window: int) -> Run:
@@ -201,7 +194,7 @@ def _experts(rng: Generator, tokens: int = TOKENS) -> list[Tensor]:
 def _mixed(active: int, inputs: Inputs = _experts) -> Run:
     def run(answer: Any, rng: Generator) -> Tensor:
         given = inputs(rng)
-        return _shaped("outputs", answer(*given, active), tuple(given[0].shape))
+        return shaped("outputs", answer(*given, active), tuple(given[0].shape))
 
     return run
 
@@ -601,7 +594,7 @@ PROBES = {
         Probe("float32 stays float32 (1)", _meta_float32, expected=1.0),
         Probe(
             "inputs untouched",
-            _through_a_window(lambda inputs: _named_untouched("q k v meta_k meta_v keys values", inputs), _with_cache),
+            _through_a_window(lambda inputs: named_untouched("q k v meta_k meta_v keys values", inputs), _with_cache),
             expected=0.0,
         ),
     ],
@@ -621,7 +614,7 @@ PROBES = {
         Probe("bfloat16 stays bfloat16 (1)", _stays(torch.bfloat16), expected=1.0),
         Probe(
             "inputs untouched",
-            _of_experts(lambda inputs: _named_untouched("x router gate up down", inputs)),
+            _of_experts(lambda inputs: named_untouched("x router gate up down", inputs)),
             expected=0.0,
         ),
     ],
